@@ -1,0 +1,3 @@
+//! The control center.
+
+fn main() {}

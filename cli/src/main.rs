@@ -1,0 +1,3 @@
+//! The command line of operators and users.
+
+fn main() {}

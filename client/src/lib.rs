@@ -1,0 +1,1 @@
+//! Typed calls to the center over TLS pinned by fingerprint.

@@ -1,0 +1,1 @@
+//! The virtual rack, and the tests that boot what is shipped.

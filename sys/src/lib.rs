@@ -1,0 +1,1 @@
+//! The kernel's door: one facility a file; mechanism, never policy.

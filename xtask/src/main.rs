@@ -1,0 +1,3 @@
+//! demo, test, image, iso: everything a developer runs.
+
+fn main() {}

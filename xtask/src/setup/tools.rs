@@ -1,0 +1,98 @@
+//! Tools and firmware of Debian 13 that must be the same on every host: OVMF (Debian 12's boots slowly and lacks what HTTP Boot needs),
+//! ukify and its boot stub. They are fetched by an apt that has its own sources, lists and cache under out/, so that the host's
+//! own apt never hears of another release, and they are only unpacked, never installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use super::apt;
+use crate::progress::{Progress, run};
+
+/// The packages, each with what it is for.
+const PACKAGES: [(&str, &str); 4] = [
+    ("ovmf", "UEFI firmware of the virtual rack"),
+    ("systemd-boot-efi", "boot stub of the UKI"),
+    ("systemd-ukify", "puts the UKI together"),
+    ("python3-pefile", "ukify's PE library"),
+];
+
+/// Where they are, below out/tools.
+pub struct Tools {
+    root: PathBuf,
+}
+
+impl Tools {
+    /// OVMF's code and the variables to copy for each machine, without Secure Boot.
+    pub fn ovmf(&self) -> (PathBuf, PathBuf) {
+        let dir = self.root.join("usr/share/OVMF");
+        (dir.join("OVMF_CODE_4M.fd"), dir.join("OVMF_VARS_4M.fd"))
+    }
+
+    /// The stub that turns kernel and initrd into one EFI program.
+    pub fn stub(&self) -> PathBuf {
+        self.root.join("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+    }
+
+    /// A command that runs ukify with its own library.
+    pub fn ukify(&self) -> Command {
+        let mut command = Command::new("/usr/bin/python3");
+        command.env("PYTHONPATH", self.root.join("usr/lib/python3/dist-packages")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.arg(self.root.join("usr/bin/ukify"));
+        command
+    }
+}
+
+/// Fetch and unpack them, unless they are there.
+pub fn ensure(progress: &dyn Progress, out: &Path) -> Result<Tools> {
+    let root = out.join("tools/debian13");
+    if !root.exists() {
+        let partial = out.join("tools/debian13.partial");
+        fetch(progress, &out.join("cache/apt"), &partial).context("fetching tools of Debian 13")?;
+        fs::rename(&partial, &root).with_context(|| format!("putting {} into place", root.display()))?;
+    }
+    Ok(Tools { root })
+}
+
+fn fetch(progress: &dyn Progress, home: &Path, target: &Path) -> Result<()> {
+    for dir in ["sources", "state/lists/partial", "cache/archives/partial", "debs"] {
+        let dir = home.join(dir);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    fs::write(home.join("sources/lodge.sources"), apt::Mirrors::of_machine()?.debian13()).context("writing sources")?;
+    fs::write(home.join("state/status"), "").context("writing an empty package list")?;
+    run(progress, apt_get(home).args(["-q", "update"])).context("reading the package lists of Debian 13")?;
+    let debs = home.join("debs");
+    run(progress, apt_get(home).args(["-q", "download"]).args(PACKAGES.map(|(name, _)| name)).current_dir(&debs))?;
+    if target.exists() {
+        fs::remove_dir_all(target).with_context(|| format!("clearing {}", target.display()))?;
+    }
+    for entry in fs::read_dir(&debs).with_context(|| format!("listing {}", debs.display()))? {
+        let deb = entry.context("listing packages")?.path();
+        run(progress, Command::new("dpkg-deb").arg("-x").arg(&deb).arg(target))?;
+        fs::remove_file(&deb).with_context(|| format!("removing {}", deb.display()))?;
+    }
+    Ok(())
+}
+
+/// apt with everything of its own, run as whoever we are.
+fn apt_get(home: &Path) -> Command {
+    let mut command = Command::new("apt-get");
+    let settings = [
+        ("Dir::Etc::sourcelist", "/dev/null".into()),
+        ("Dir::Etc::sourceparts", home.join("sources")),
+        ("Dir::State", home.join("state")),
+        ("Dir::State::status", home.join("state/status")),
+        ("Dir::Cache", home.join("cache")),
+    ];
+    for (key, path) in settings {
+        command.arg("-o").arg(format!("{key}={}", path.display()));
+    }
+    // Its sandbox user could not write below somebody's home.
+    command.args(["-o", "APT::Sandbox::User=", "-o", "APT::Architecture=amd64"]);
+    command
+}
