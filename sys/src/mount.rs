@@ -1,0 +1,199 @@
+//! Mounts: made with what was asked for in the error, looked up in the kernel's own table, and taken away in bounded time even when
+//! a server behind them is dead.
+#![expect(unsafe_code, reason = "fork(2) for an unmount that may never return")]
+
+use std::{
+    ffi::CString,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+pub use nix::mount::MsFlags;
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{ForkResult, Pid, fork},
+};
+
+use crate::process::PidFd;
+
+/// One file system to mount, as a row of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount<'a> {
+    /// Device, or a name where there is none.
+    pub source: &'a str,
+    /// Where. It is made (mode 0755) when it is not there.
+    pub target: &'a str,
+    /// Kernel name of the file system.
+    pub fstype: &'a str,
+    /// mount(2) flags.
+    pub flags: MsFlags,
+    /// Options of the file system; empty for none.
+    pub data: &'a str,
+}
+
+impl Mount<'_> {
+    /// Mount it.
+    pub fn mount(&self) -> Result<()> {
+        let Self { source, target, fstype, flags, data } = self;
+        fs::create_dir_all(target).with_context(|| format!("making {target}"))?;
+        nix::mount::mount(Some(*source), *target, Some(*fstype), *flags, Some(*data)).with_context(|| {
+            format!("mounting {source} on {target} ({fstype}{}{data})", if data.is_empty() { "" } else { ": " })
+        })
+    }
+
+    /// Mount it unless its target is a mount point already; whether it had to.
+    pub fn ensure(&self) -> Result<bool> {
+        let mounted = is_mounted(Path::new(self.target)).unwrap_or(false);
+        if !mounted {
+            self.mount()?;
+        }
+        Ok(!mounted)
+    }
+}
+
+/// Let `to` show what `from` shows.
+pub fn bind(from: &Path, to: &Path) -> Result<()> {
+    nix::mount::mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .with_context(|| format!("binding {} to {}", from.display(), to.display()))
+}
+
+/// Move a mount.
+pub fn move_mount(from: &Path, to: &Path) -> Result<()> {
+    nix::mount::mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .with_context(|| format!("moving the mount {} to {}", from.display(), to.display()))
+}
+
+/// Change the flags of a mounted file system, as to read-only.
+pub fn remount(target: &Path, flags: MsFlags) -> Result<()> {
+    nix::mount::mount(None::<&str>, target, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>)
+        .with_context(|| format!("remounting {}", target.display()))
+}
+
+/// Unmount; returns only when the file system says so, so never use it for a network file system.
+pub fn unmount(target: &Path) -> Result<()> {
+    umount2(target, MntFlags::UMOUNT_NOFOLLOW).with_context(|| format!("unmounting {}", target.display()))
+}
+
+/// Take a mount out of sight at once; it ends when its last user does.
+pub fn detach(target: &Path) -> Result<()> {
+    umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).with_context(|| format!("detaching {}", target.display()))
+}
+
+/// How an unmount in bounded time ended.
+#[derive(Debug)]
+pub enum Unmounted {
+    /// Flushed and gone.
+    Clean,
+    /// Not in time, or refused for this reason: detached; what was not yet written may never be.
+    Detached(String),
+}
+
+/// Unmount within a time limit, by a child process that may hang where it likes; after that, detach.
+pub fn unmount_within(target: &Path, limit: Duration) -> Result<Unmounted> {
+    let child = start_unmount(target)?;
+    let end = Instant::now() + limit;
+    let ended = PidFd::open(child.as_raw().unsigned_abs())?;
+    let why = loop {
+        let left = PollTimeout::try_from(end.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&ended), PollFlags::POLLIN)], left) {
+            Ok(0) => break format!("not done within {} s", limit.as_secs()),
+            Ok(_) => match waitpid(child, None).context("waiting for an unmount")? {
+                WaitStatus::Exited(_, 0) => return Ok(Unmounted::Clean),
+                WaitStatus::Exited(_, errno) => break Errno::from_raw(errno).desc().to_owned(),
+                other => break format!("{other:?}"),
+            },
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("waiting for an unmount"),
+        }
+    };
+    detach(target)?;
+    Ok(Unmounted::Detached(why))
+}
+
+/// Start an unmount in a child process and return at once. Its exit status is 0 or the error number of umount2(2). The caller
+/// waits for it; it may never end.
+pub fn start_unmount(target: &Path) -> Result<Pid> {
+    let path = CString::new(target.as_os_str().as_bytes()).context("naming a mount")?;
+    // SAFETY: between fork and _exit the child makes one system call with memory prepared before the fork, and nothing that is
+    // not async-signal-safe, so it does not matter what other threads held.
+    match unsafe { fork() }.with_context(|| format!("forking to unmount {}", target.display()))? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            // SAFETY: the path is a NUL-terminated string that outlives the call; _exit ends this copy of the process.
+            unsafe {
+                let status = match nix::libc::umount2(path.as_ptr(), nix::libc::UMOUNT_NOFOLLOW) {
+                    0 => 0,
+                    _ => *nix::libc::__errno_location(),
+                };
+                nix::libc::_exit(status)
+            }
+        }
+    }
+}
+
+/// A line of `/proc/self/mountinfo` (proc(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPoint {
+    /// Where.
+    pub target: PathBuf,
+    /// Kernel name of the file system.
+    pub fstype: String,
+    /// Device or name.
+    pub source: String,
+}
+
+/// Everything that is mounted in this mount namespace, in the order it was mounted.
+pub fn mounts() -> Result<Vec<MountPoint>> {
+    let text = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(parse).collect())
+}
+
+/// Whether a path is a mount point.
+pub fn is_mounted(path: &Path) -> Result<bool> {
+    Ok(mounts()?.iter().any(|mount| mount.target == path))
+}
+
+fn parse(line: &str) -> Option<MountPoint> {
+    let (before, after) = line.split_once(" - ")?;
+    let target = before.split(' ').nth(4)?;
+    let mut after = after.split(' ');
+    let (fstype, source) = (after.next()?, after.next()?);
+    Some(MountPoint { target: unescape(target).into(), fstype: fstype.to_owned(), source: unescape(source) })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(text.to_owned(), |text, (code, char)| text.replace(code, char))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_read() {
+        let line = "36 35 98:0 /mnt1 /mnt\\040two rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount, MountPoint { target: "/mnt two".into(), fstype: "ext3".into(), source: "/dev/root".into() });
+        let no_optional = "20 1 0:19 / /proc rw - proc proc rw";
+        assert_eq!(parse(no_optional).unwrap().target, Path::new("/proc"));
+        assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn proc_is_mounted_and_a_refused_unmount_says_why() {
+        assert!(is_mounted(Path::new("/proc")).unwrap());
+        let child = start_unmount(Path::new("/nowhere/at/all")).unwrap();
+        let WaitStatus::Exited(_, errno) = waitpid(child, None).unwrap() else { panic!("it did not exit") };
+        assert!(matches!(Errno::from_raw(errno), Errno::ENOENT | Errno::EPERM), "{errno}");
+    }
+}
