@@ -1,3 +1,91 @@
 //! demo, test, image, iso: everything a developer runs.
 
-fn main() {}
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use progress::Console;
+
+mod image;
+mod progress;
+mod setup;
+
+/// Builds, boots and tests Lodge. Everything it makes is below out/.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the boot file, the bundle and the ISO: out/lodge.efi, out/lodge-os.tar.gz, out/lodge.iso and others.
+    ///
+    /// Builds only what changed. The package mirror is the machine's own; LODGE_MIRROR overrides it. LODGE_RELEASE_KEY names the
+    /// Ed25519 key (PKCS#8) that signs the bundle; without it one is made in out/keys.
+    Image {
+        /// Take today's Debian packages even though nothing changed here.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Make a copy of out/lodge.iso that holds an answer file, for an installation that asks nobody.
+    Iso {
+        /// The answer file (see the installer's documentation for its keys).
+        #[arg(long, value_name = "FILE")]
+        answer: PathBuf,
+        /// Where the copy goes [default: out/lodge-answer.iso].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Install what building and testing need on Debian 12 or 13. The other commands do this by themselves.
+    Setup {
+        /// Only say what would be installed and why.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Image { refresh } => {
+            if refresh {
+                image::forget_tree()?;
+            }
+            print!("{}", summary(&image::ensure(&Console::new()?)?)?);
+            Ok(())
+        }
+        Command::Iso { answer, out } => {
+            let made = image::ensure(&Console::new()?)?;
+            let target = out.unwrap_or_else(|| image::iso::default_target(&image::out_dir()));
+            image::iso::with_answer(&made.iso, &answer, &target)?;
+            println!("{}", target.display());
+            Ok(())
+        }
+        Command::Setup { dry_run: true } => {
+            println!("{}", setup::explain()?.trim_end());
+            Ok(())
+        }
+        Command::Setup { dry_run: false } => setup::ensure(&Console::new()?, &image::out_dir()).map(|_| ()),
+    }
+}
+
+fn summary(made: &image::Artifacts) -> Result<String> {
+    let mut text = format!("Lodge {}\nroot hash {}\n", made.version, made.roothash);
+    for path in [&made.efi, &made.vmlinuz, &made.initrd, &made.bundle, &made.iso] {
+        let size = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?.len();
+        writeln!(text, "{:8.1} MiB  {}", size as f64 / f64::from(1 << 20), path.display())?;
+    }
+    Ok(text)
+}

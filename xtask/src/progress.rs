@@ -30,7 +30,8 @@ impl Console {
         let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
         if let Some(bar) = &bar {
             bar.set_style(
-                ProgressStyle::with_template("{spinner} {prefix} [{elapsed}] {wide_msg}").context("reading the bar's template")?,
+                ProgressStyle::with_template("{spinner} {prefix} [{elapsed}] {wide_msg}")
+                    .context("reading the bar's template")?,
             );
             bar.enable_steady_tick(Duration::from_millis(120));
         }
@@ -57,7 +58,8 @@ impl Progress for Console {
     }
 
     fn done(&self, name: &str, took: Duration, unchanged: bool) {
-        let line = if unchanged { format!("{name}: up to date") } else { format!("{name}: done in {:.1} s", took.as_secs_f32()) };
+        let line =
+            if unchanged { format!("{name}: up to date") } else { format!("{name}: done in {:.1} s", took.as_secs_f32()) };
         match &self.bar {
             Some(bar) => bar.println(line),
             None => eprintln!("    {line}"),

@@ -71,7 +71,8 @@ pub fn explain() -> Result<String> {
 
 fn wanted() -> Result<Vec<&'static Package>> {
     if !Path::new("/usr/bin/dpkg-query").exists() {
-        let missing = "this machine has no dpkg: on Debian 12 or 13 setup installs what is needed; elsewhere install the tools by hand";
+        let missing =
+            "this machine has no dpkg: on Debian 12 or 13 setup installs what is needed; elsewhere install the tools by hand";
         bail!("{missing} (table in xtask/src/setup.rs) and put them on PATH");
     }
     // dpkg-query exits 1 when it does not know one of the names, and still prints the others.
@@ -116,7 +117,7 @@ fn install(progress: &dyn Progress, wanted: &[&Package]) -> Result<()> {
         add_backports(progress, &mirrors)?;
     }
     run(progress, as_root("apt-get")?.args(["-q", "update"])).context("reading the package lists")?;
-    let names = |packages: &[&'static Package]| packages.iter().map(|package| package.name).collect::<Vec<_>>();
+    let names = |packages: &[&Package]| packages.iter().map(|package| package.name).collect::<Vec<&str>>();
     let apt_install = || -> Result<Command> {
         let mut command = as_root("env")?;
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "--no-install-recommends", "install"]);

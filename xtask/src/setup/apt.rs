@@ -13,8 +13,14 @@ pub const RELEASE: &str = "trixie";
 const COMPONENTS: &str = "main non-free-firmware";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Settings that tell how to reach a mirror; the others are the machine's own affair.
-const PASSED_ON: [&str; 6] =
-    ["Acquire::http::", "Acquire::https::", "Acquire::Check-", "Acquire::Retries", "Acquire::Max-FutureTime", "Acquire::AllowInsecure"];
+const PASSED_ON: [&str; 6] = [
+    "Acquire::http::",
+    "Acquire::https::",
+    "Acquire::Check-",
+    "Acquire::Retries",
+    "Acquire::Max-FutureTime",
+    "Acquire::AllowInsecure",
+];
 
 /// Where Debian's archives are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +135,8 @@ mod tests {
 
     #[test]
     fn only_settings_about_reaching_mirrors_are_passed_on() {
-        let dump = "Acquire::http::Proxy \"http://proxy.test:3128\";\nAcquire::http::Dl-Limit \"\";\nAPT::Default-Release \"x\";\n";
+        let dump =
+            "Acquire::http::Proxy \"http://proxy.test:3128\";\nAcquire::http::Dl-Limit \"\";\nAPT::Default-Release \"x\";\n";
         assert_eq!(passed_on(dump), "Acquire::http::Proxy \"http://proxy.test:3128\";\n");
     }
 }
