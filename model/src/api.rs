@@ -198,6 +198,10 @@ pub struct Heartbeat {
     /// What kept an order from being carried out, for people.
     #[serde(default)]
     pub problem: Option<String>,
+    /// Times of this boot so far, in the order they happened: `share` and `registered` come after the registration. Empty when the
+    /// center has them already.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
 }
 
 /// The share as a node sees it.

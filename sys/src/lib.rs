@@ -6,6 +6,7 @@ pub mod facts;
 pub mod gpt;
 pub mod kmsg;
 pub mod mount;
+pub mod nfs;
 pub mod partitions;
 pub mod process;
 pub mod program;
