@@ -30,13 +30,14 @@ const PROGRAMS_OF_DEBIAN: [(&str, &str); 5] = [
     ("usr/sbin/mkfs.fat", "EFI system partition"),
 ];
 /// Names under which they are also called.
-const LINKS: [(&str, &str); 11] = [
+const LINKS: [(&str, &str); 12] = [
     ("bin", "usr/bin"),
     ("sbin", "usr/sbin"),
     ("lib", "usr/lib"),
     ("lib64", "usr/lib64"),
     ("init", "usr/lib/lodge/init"),
     ("usr/bin/installer", "../lib/lodge/installer"),
+    ("usr/sbin/modprobe", "../bin/busybox"), // the kernel itself calls it, by this path
     ("usr/sbin/mkfs.ext4", "mke2fs"),
     ("usr/sbin/fsck.ext4", "e2fsck"),
     ("usr/sbin/mkfs.vfat", "mkfs.fat"),
