@@ -2,8 +2,10 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
+type Files<'a> = &'a [(&'a str, &'a str)];
+
 /// A sysfs of files: `/sys/block/NAME` is a link into `devices`.
-fn machine(disks: &[(&str, &str, &[(&str, &str)])]) -> tempfile::TempDir {
+fn machine(disks: &[(&str, &str, Files)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let block = root.path().join("block");
     fs::create_dir(&block).unwrap();

@@ -1,0 +1,141 @@
+//! Links, addresses and routes of the kernel, over rtnetlink (rtnetlink(7)).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
+    packet_core::NetlinkMessage,
+    packet_route::{
+        RouteNetlinkMessage,
+        address::AddressAttribute,
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    },
+};
+
+/// An Ethernet link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel index.
+    pub index: u32,
+    /// Kernel name.
+    pub name: String,
+    /// Hardware address, lower case with colons.
+    pub mac: String,
+    /// Administratively up.
+    pub up: bool,
+    /// Something is at the other end.
+    pub carrier: bool,
+    /// Hardware, and not a bridge, pair or tunnel.
+    pub hardware: bool,
+}
+
+type Messages = Box<dyn futures_util::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send + Unpin>;
+
+/// A connection to the kernel that also hears of changed links. Needs a tokio runtime around it.
+pub struct Netlink {
+    handle: Handle,
+    messages: Messages,
+}
+
+impl Netlink {
+    pub fn connect() -> Result<Self> {
+        let (connection, handle, messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).context("connecting to rtnetlink")?;
+        tokio::spawn(connection);
+        Ok(Self { handle, messages: Box::new(messages.map(|(message, _)| message)) })
+    }
+
+    /// The Ethernet links; where there is hardware, only that.
+    pub async fn links(&self) -> Result<Vec<Link>> {
+        let messages: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await.context("listing links")?;
+        let mut links: Vec<Link> = messages.iter().filter_map(read).collect();
+        if links.iter().any(|link| link.hardware) {
+            links.retain(|link| link.hardware);
+        }
+        Ok(links)
+    }
+
+    /// Every link up.
+    pub async fn raise_all(&self) -> Result<()> {
+        for link in self.links().await?.iter().filter(|link| !link.up) {
+            let message = LinkUnspec::new_with_index(link.index).up().build();
+            let set = self.handle.link().set(message).execute().await;
+            set.with_context(|| format!("setting {} up", link.name))?;
+        }
+        Ok(())
+    }
+
+    /// Returns when a link has changed; more changes may have been heard of by then.
+    pub async fn changed(&mut self) {
+        if self.messages.next().await.is_none() {
+            // The kernel closed the socket; the caller's own time limit goes on.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The link has this address; all its other IPv4 addresses are taken away.
+    pub async fn set_address(&self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
+        let add = self.handle.address().add(link, IpAddr::V4(address), prefix).replace();
+        add.execute().await.with_context(|| format!("setting address {address}/{prefix}"))?;
+        let mut present = self.handle.address().get().set_link_index_filter(link).execute();
+        while let Some(message) = present.try_next().await.context("listing addresses")? {
+            let local = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(local)) => Some(*local),
+                _ => None,
+            });
+            if local.is_some_and(|local| (local, message.header.prefix_len) != (address, prefix)) {
+                self.handle.address().del(message).execute().await.context("taking an old address away")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A route through the link, to a gateway or (none) to what is on it; another one to the same place is replaced.
+    pub async fn set_route(&self, link: u32, to: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Result<()> {
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, prefix).output_interface(link);
+        if let Some(gateway) = gateway {
+            // A gateway outside the prefix is legal in DHCP answers of clouds and hosters.
+            route = route.gateway(gateway).onlink();
+        }
+        let add = self.handle.route().add(route.build()).replace();
+        add.execute().await.with_context(|| format!("setting the route to {to}/{prefix}"))
+    }
+}
+
+fn read(message: &LinkMessage) -> Option<Link> {
+    let header = &message.header;
+    let flags = header.flags;
+    if header.link_layer_type != LinkLayerType::Ether || flags.contains(LinkFlags::Loopback) {
+        return None;
+    }
+    let mut link = Link {
+        index: header.index,
+        name: String::new(),
+        mac: String::new(),
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        hardware: true,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(mac) => link.mac = mac_text(mac),
+            LinkAttribute::LinkInfo(infos) => {
+                let kind = infos.iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None });
+                match kind {
+                    None => {}
+                    Some(InfoKind::Veth) => link.hardware = false,
+                    Some(_) => return None,
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn mac_text(mac: &[u8]) -> String {
+    mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
