@@ -21,6 +21,10 @@ pub struct Keywords {
     pub mode: Option<Mode>,
     /// `lodge.dry-run`: the installer prints its plan and writes nothing.
     pub dry_run: bool,
+    /// `lodge.console-shell=ttyS1`: init keeps a root shell on that serial port, in the initrd and in the running system. Off unless
+    /// asked for, and only ever asked for by who stands before the machine: init reads it from the kernel command line alone, which
+    /// is fixed in the UKI, and the firmware's additions to it (SMBIOS) are ignored under Secure Boot.
+    pub console_shell: Option<String>,
     /// `lodge.center=`: `https://ADDRESS:PORT`.
     pub center: Option<String>,
     /// `lodge.ca=`: fingerprint of the center's CA.
@@ -44,7 +48,7 @@ pub enum Mode {
     Rescue,
 }
 
-const KNOWN: &str = "version, roothash, rootsize, mode, dry-run, center, ca, token, bundle, name";
+const KNOWN: &str = "version, roothash, rootsize, mode, dry-run, console-shell, center, ca, token, bundle, name";
 
 impl Keywords {
     /// Read the `lodge.` words of a text, leaving all others alone. `place` says where the text came from, for people.
@@ -74,6 +78,7 @@ impl Keywords {
             }
             "mode" => self.mode = Some(parse_mode(value)?),
             "dry-run" if value.is_empty() => self.dry_run = true,
+            "console-shell" => self.console_shell = Some(parse_port(value)?),
             "center" => self.center = text()?,
             "ca" => self.ca = text()?,
             "token" => self.token = text()?,
@@ -118,6 +123,12 @@ fn parse_mode(text: &str) -> Result<Mode, String> {
     }
 }
 
+/// A terminal's name below /dev, as `ttyS1`: it becomes part of a path.
+fn parse_port(text: &str) -> Result<String, String> {
+    let good = text.starts_with("tty") && text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if good { Ok(text.to_owned()) } else { Err(format!("lodge.console-shell={text:?} is not a terminal such as ttyS1")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +151,14 @@ mod tests {
         let half = Keywords::parse("lodge.center=https://x", "SMBIOS").unwrap();
         assert!(half.answer("SMBIOS").is_err());
         assert!(Keywords::parse("lodge.mode=sleep", "a test").is_err());
+        assert!(Keywords::parse("lodge.console-shell=../sda", "a test").is_err());
+    }
+
+    #[test]
+    fn a_console_shell_says_nothing_to_an_installer() {
+        let words = Keywords::parse("lodge.console-shell=ttyS1", "a test").unwrap();
+        assert_eq!(words.console_shell.as_deref(), Some("ttyS1"));
+        assert_eq!(words.answer("a test").unwrap(), None);
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! What the rack boots and runs: the files that a user gets, and the firmware of its machines.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// Paths of everything; all exist.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    /// Where everything that is left behind goes: the project's `out/`.
+    pub out: PathBuf,
+    /// OVMF's code.
+    pub firmware: PathBuf,
+    /// OVMF's variables as they leave the factory.
+    pub variables: PathBuf,
+    /// The `lodge` command.
+    pub cli: PathBuf,
+}
+
+impl Artifacts {
+    /// Check that all is there: a missing file is an error here, never a test that passes without it.
+    pub fn checked(self) -> Result<Self> {
+        for path in [&self.firmware, &self.variables, &self.cli, &self.iso(), &self.uki(), &self.bundle()] {
+            if !path.exists() {
+                bail!(
+                    "{} is missing; `cargo xtask image` makes what is built, `cargo xtask setup` fetches the rest",
+                    path.display()
+                );
+            }
+        }
+        Ok(self)
+    }
+
+    /// The ISO.
+    pub fn iso(&self) -> PathBuf {
+        self.out.join("lodge.iso")
+    }
+
+    /// The unified kernel image.
+    pub fn uki(&self) -> PathBuf {
+        self.out.join("lodge.efi")
+    }
+
+    /// The bundle.
+    pub fn bundle(&self) -> PathBuf {
+        self.out.join(lodge_model::paths::BUNDLE_NAME)
+    }
+
+    /// Where a rack's machines live: consoles, disks, logs.
+    pub fn rack(&self, name: &str) -> PathBuf {
+        self.out.join("rack").join(name)
+    }
+}
+
+/// Bytes of a file.
+pub fn size(path: &Path) -> Result<u64> {
+    use anyhow::Context as _;
+    Ok(std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?.len())
+}

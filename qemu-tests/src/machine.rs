@@ -1,0 +1,235 @@
+//! A machine of the rack: switched on and off, waited for, looked at through its console.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc::Sender,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use lodge_model::progress::Progress;
+use serde_json::json;
+
+use crate::{
+    accel::Host,
+    artifacts::Artifacts,
+    console::{Console, Line, RackLine},
+    feed::Waited,
+    media,
+    process::Process,
+    qmp::Qmp,
+    shell::Shell,
+    sockets,
+    switch::Switch,
+};
+
+pub mod spec;
+
+use spec::{DiskSpec, MachineSpec};
+
+/// A machine, on or off.
+pub struct Machine {
+    /// What it is.
+    pub spec: MachineSpec,
+    /// Its files.
+    pub dir: PathBuf,
+    /// Its console, over all its boots.
+    pub console: Console,
+    host: Host,
+    firmware: PathBuf,
+    running: Option<Running>,
+    /// When it was last switched on.
+    pub switched_on: Option<Instant>,
+}
+
+struct Running {
+    process: Process,
+    monitor: Qmp,
+    shell: Shell,
+}
+
+/// Something on the console that no wait survives.
+const FATAL: [&str; 2] = ["Kernel panic - not syncing", "lodge: rescue"];
+
+impl Machine {
+    /// Put a machine into the rack, switched off, with blank disks and a firmware that has never run.
+    pub fn build(
+        spec: MachineSpec,
+        artifacts: &Artifacts,
+        rack: &Path,
+        host: Host,
+        switch: &Switch,
+        followers: Option<Sender<RackLine>>,
+    ) -> Result<Self> {
+        let dir = rack.join(&spec.name);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        let console = Console::new(&dir, &spec.name, followers)?;
+        fs::copy(&artifacts.variables, dir.join(spec::VARIABLES)).context("copying the firmware's variables")?;
+        for disk in &spec.disks {
+            media::blank_disk(&dir.join(disk.file()), disk.size)?;
+        }
+        if let Some(answer) = &spec.answer {
+            media::answer_stick(&dir.join(spec::STICK), answer)?;
+        }
+        switch.add_port(&spec.name, sockets::listen(&dir, spec::NET_SOCKET)?)?;
+        let firmware = artifacts.firmware.clone();
+        Ok(Self { spec, dir, console, host, firmware, running: None, switched_on: None })
+    }
+
+    /// Press the power button of a machine that is off.
+    pub fn switch_on(&mut self) -> Result<()> {
+        self.switch_off();
+        let names = [spec::SERIAL_SOCKET, spec::SHELL_SOCKET, spec::MONITOR_SOCKET];
+        let [serial, shell, monitor] = names.map(|name| sockets::listen(&self.dir, name));
+        let (serial, shell, monitor) = (serial?, shell?, monitor?);
+        let arguments = self.spec.arguments(&self.host, &self.firmware);
+        self.switched_on = Some(Instant::now());
+        let process = Process::spawn(&self.spec.name, &self.dir, "qemu-system-x86_64", &arguments, &names)?;
+        self.console.attach(process.accept(&serial)?)?;
+        let shell = Shell::new(process.accept(&shell)?)?;
+        let monitor = Qmp::new(process.accept(&monitor)?).with_context(|| process.last_words())?;
+        self.running = Some(Running { process, monitor, shell });
+        Ok(())
+    }
+
+    /// Pull the plug.
+    pub fn switch_off(&mut self) {
+        self.running = None;
+    }
+
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.process.is_running())
+    }
+
+    /// Press the power button of a machine that runs.
+    pub fn press_power_button(&self) -> Result<()> {
+        self.monitor("system_powerdown", json!({}))
+    }
+
+    /// Press the reset button.
+    pub fn reset(&self) -> Result<()> {
+        self.monitor("system_reset", json!({}))
+    }
+
+    /// Stop its processor: to everybody else it is as if it hung.
+    pub fn freeze(&self) -> Result<()> {
+        self.monitor("stop", json!({}))
+    }
+
+    /// Let it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.monitor("cont", json!({}))
+    }
+
+    /// Plug a blank disk in while it runs.
+    pub fn plug_disk(&mut self, disk: DiskSpec) -> Result<()> {
+        media::blank_disk(&self.dir.join(disk.file()), disk.size)?;
+        self.plug_existing_disk(&disk)?;
+        self.spec.disks.push(disk);
+        Ok(())
+    }
+
+    /// Plug a disk in while it runs, with what its file holds.
+    pub fn plug_existing_disk(&self, disk: &DiskSpec) -> Result<()> {
+        self.monitor("blockdev-add", disk.contents())?;
+        self.monitor("device_add", disk.device(Some(spec::SPARE_SLOT)))
+    }
+
+    /// Pull out a disk that was plugged in while it ran, and wait until the machine has let go of it.
+    pub fn unplug_disk(&mut self, serial: &str) -> Result<()> {
+        let running = self.running()?;
+        let from = running.monitor.events.end();
+        self.monitor("device_del", json!({"id": serial}))?;
+        let gone = running.monitor.events.wait(from, self.limit(60), |event| {
+            (event.name == "DEVICE_DELETED" && event.data["device"] == serial).then_some(())
+        });
+        if !matches!(gone, Waited::Found(..)) {
+            bail!("{} did not let go of disk {serial}", self.spec.name);
+        }
+        self.monitor("blockdev-del", json!({"node-name": format!("disk-{serial}")}))?;
+        self.spec.disks.retain(|disk| disk.serial != serial);
+        Ok(())
+    }
+
+    /// Wait until it is off.
+    pub fn wait_off(&self, limit: Duration) -> Result<()> {
+        let Some(running) = &self.running else { return Ok(()) };
+        match running.process.wait(self.host.scale(limit)) {
+            Some(_) => Ok(()),
+            None => bail!("{} is still on after {:.0} s", self.spec.name, self.host.scale(limit).as_secs_f64()),
+        }
+    }
+
+    /// Wait for the first console line from position `from` on that `find` takes, and give what it makes of it and the position after
+    /// it. `what` says what is waited for, for people; `limit` is scaled to the host.
+    pub fn wait_from<R>(
+        &self,
+        from: usize,
+        what: &str,
+        limit: Duration,
+        find: impl Fn(&Line) -> Option<R>,
+    ) -> Result<(R, usize)> {
+        let limit = self.host.scale(limit);
+        let name = &self.spec.name;
+        let found = self.console.lines.wait(from, limit, |line| match find(line) {
+            Some(found) => Some(Ok(found)),
+            None if FATAL.iter().any(|word| line.text.contains(word)) => Some(Err(line.text.clone())),
+            None => None,
+        });
+        match found {
+            Waited::Found(Ok(found), at) => Ok((found, at)),
+            Waited::Found(Err(line), _) => bail!("waiting for {what}, {name} said: {line}"),
+            Waited::TimedOut | Waited::Closed => bail!("{name} did not show {what} within {:.0} s", limit.as_secs_f64()),
+        }
+    }
+
+    /// Wait for a console line that contains a text.
+    pub fn wait_text(&self, from: usize, text: &str, limit: Duration) -> Result<usize> {
+        let (_, at) = self.wait_from(from, &format!("{text:?}"), limit, |line| line.text.contains(text).then_some(()))?;
+        Ok(at)
+    }
+
+    /// Wait until the console says that the node is ready.
+    pub fn wait_ready(&self, from: usize, limit: Duration) -> Result<usize> {
+        let ready = |line: &Line| matches!(line.progress(), Some(Progress::Ready(_))).then_some(());
+        Ok(self.wait_from(from, "that it is ready", limit, ready)?.1)
+    }
+
+    /// The debug shell, once it answers.
+    pub fn shell(&self) -> Result<&Shell> {
+        let shell = &self.running()?.shell;
+        shell.wait(self.limit(60)).with_context(|| format!("asking {} for a shell", self.spec.name))?;
+        Ok(shell)
+    }
+
+    /// Run a command on it; its failure is an error.
+    pub fn run(&self, command: &str) -> Result<String> {
+        self.shell()?.run(command, self.limit(60)).with_context(|| format!("running a command on {}", self.spec.name))
+    }
+
+    /// The file of a disk.
+    pub fn disk_file(&self, serial: &str) -> PathBuf {
+        self.dir.join(format!("disk-{serial}.raw"))
+    }
+
+    /// The position after the console's newest line.
+    pub fn now(&self) -> usize {
+        self.console.lines.end()
+    }
+
+    /// Do something on its monitor.
+    pub fn monitor(&self, command: &str, arguments: serde_json::Value) -> Result<()> {
+        let done = self.running()?.monitor.run(command, arguments);
+        done.map(drop).with_context(|| format!("at machine {}", self.spec.name))
+    }
+
+    fn limit(&self, seconds: u64) -> Duration {
+        self.host.scale(Duration::from_secs(seconds))
+    }
+
+    fn running(&self) -> Result<&Running> {
+        self.running.as_ref().with_context(|| format!("{} is off", self.spec.name))
+    }
+}

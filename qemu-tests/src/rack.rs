@@ -1,0 +1,183 @@
+//! The rack: a site with a switch, a router and machines, and an operator.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::mpsc::Sender, time::Duration};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    accel::Host,
+    api::{Login, Operator},
+    artifacts::Artifacts,
+    console::RackLine,
+    machine::{
+        Machine,
+        spec::{Bus, DiskSpec, MachineSpec, Netboot},
+    },
+    router::{self, Router},
+    shell,
+    switch::Switch,
+};
+
+/// Name of the center machine.
+pub const CENTER: &str = "center1";
+/// Serial number of its disk.
+pub const CENTER_DISK: &str = "CENTER0";
+/// An installation of one machine, from power-on to ready, on the reference machine, with room for three at once.
+pub const INSTALL_LIMIT: Duration = Duration::from_secs(600);
+
+/// A rack. Dropped, it is gone: no process of it stays.
+pub struct Rack {
+    // Machines go first: they are plugged into what follows.
+    machines: BTreeMap<String, Machine>,
+    router: Router,
+    switch: Switch,
+    /// Its files.
+    pub dir: PathBuf,
+    /// What the host can do.
+    pub host: Host,
+    /// What it boots.
+    pub artifacts: Artifacts,
+    followers: Option<Sender<RackLine>>,
+}
+
+/// How a rack is set up.
+#[derive(Default)]
+pub struct Options {
+    /// Where its files go; `out/rack/NAME` where it is left out. What is there from before is removed.
+    pub dir: Option<PathBuf>,
+    /// Write every frame to `switch.pcap`.
+    pub capture: bool,
+    /// Gets every console line.
+    pub followers: Option<Sender<RackLine>>,
+}
+
+impl Rack {
+    /// An empty rack.
+    pub fn new(name: &str, artifacts: Artifacts, options: Options) -> Result<Self> {
+        let artifacts = artifacts.checked()?;
+        let host = Host::probe(&artifacts.out.join("rack"))?;
+        let dir = options.dir.unwrap_or_else(|| artifacts.rack(name));
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("clearing {}", dir.display()))?;
+        }
+        let site = dir.join("site");
+        fs::create_dir_all(&site).with_context(|| format!("making {}", site.display()))?;
+        let capture = site.join("switch.pcap");
+        let switch = Switch::start(options.capture.then_some(capture.as_path()))?;
+        let router = Router::start(&site, &switch)?;
+        Ok(Self { machines: BTreeMap::new(), router, switch, dir, host, artifacts, followers: options.followers })
+    }
+
+    /// Put a machine into the rack. It stays off.
+    pub fn add(&mut self, spec: MachineSpec) -> Result<&mut Machine> {
+        let name = spec.name.clone();
+        let machine = Machine::build(spec, &self.artifacts, &self.dir, self.host, &self.switch, self.followers.clone())
+            .with_context(|| format!("building machine {name}"))?;
+        Ok(self.machines.entry(name).or_insert(machine))
+    }
+
+    /// A machine.
+    pub fn machine(&self, name: &str) -> Result<&Machine> {
+        self.machines.get(name).with_context(|| format!("there is no machine {name} in the rack"))
+    }
+
+    /// A machine, to switch or plug something.
+    pub fn machine_mut(&mut self, name: &str) -> Result<&mut Machine> {
+        self.machines.get_mut(name).with_context(|| format!("there is no machine {name} in the rack"))
+    }
+
+    /// All machines, by name.
+    pub fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.values()
+    }
+
+    /// The switch, to cut and mend cables.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// Port of 127.0.0.1 that leads to the center's API.
+    pub fn api_port(&self) -> u16 {
+        self.router.api_port
+    }
+
+    /// Take a machine out.
+    pub fn remove(&mut self, name: &str) {
+        self.machines.remove(name);
+    }
+
+    /// The operator, once the center's console has told the token; waits for it.
+    pub fn operator(&self, limit: Duration) -> Result<Operator> {
+        let center = self.machine(CENTER)?;
+        let (login, _) = center.wait_from(0, "how to log in", limit, |line| Login::find(&line.text))?;
+        Ok(Operator::new(self.artifacts.cli.clone(), login.at(self.router.api_port)))
+    }
+
+    /// The last lines of every console and where the whole ones are, for a failure's report.
+    pub fn last_lines(&self, count: usize) -> String {
+        let mut text = String::new();
+        for machine in self.machines.values() {
+            let state = if machine.is_on() { "on" } else { "off" };
+            text += &format!("---- {} ({state}), last lines of {}\n", machine.spec.name, machine.console.log.display());
+            machine.console.tail(count).iter().for_each(|line| text += &format!("{line}\n"));
+        }
+        if !self.router.is_running() {
+            text += "---- the router has ended\n";
+        }
+        text + &format!("---- all files of the rack: {}\n", self.dir.display())
+    }
+}
+
+/// The machine that becomes the center, installed from the ISO without a question.
+pub fn center_spec(artifacts: &Artifacts) -> MachineSpec {
+    let mut spec = MachineSpec::new(CENTER, 10).disk(DiskSpec::new(Bus::Virtio, CENTER_DISK, 20));
+    spec.cdrom = Some(artifacts.iso());
+    spec.answer = Some(center_answer());
+    spec.kernel_words(shell::KERNEL_WORD)
+}
+
+/// A blank machine that boots from the network: odd ones by UEFI HTTP Boot from a virtio disk, even ones by PXE from NVMe.
+pub fn node_spec(number: u8) -> MachineSpec {
+    let (how, bus) = if number % 2 == 1 { (Netboot::Http, Bus::Virtio) } else { (Netboot::Pxe, Bus::Nvme) };
+    let disk = DiskSpec::new(bus, &node_disk(number), 12);
+    MachineSpec::new(&node_name(number), 100 + number).disk(disk).netboot(how).kernel_words(shell::KERNEL_WORD)
+}
+
+/// Name of a node's machine.
+pub fn node_name(number: u8) -> String {
+    format!("node{number}")
+}
+
+/// Serial number of a node's disk.
+pub fn node_disk(number: u8) -> String {
+    format!("NODE{number}")
+}
+
+/// The `lodge.toml` of the center machine.
+fn center_answer() -> String {
+    format!(
+        "[node]\nname = \"{CENTER}\"\nroles = [\"center\", \"share\"]\n\n[disk]\nserial = \"{CENTER_DISK}\"\n\n\
+         [network]\naddress = \"{}\"\ngateway = \"{}\"\n\n[site]\nadmit = \"auto\"\nnetboot = true\n",
+        router::CENTER,
+        router::ADDRESS,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_center_answer_is_one() {
+        let answer = lodge_model::answer::Answer::parse(&center_answer(), "the stick").unwrap();
+        assert_eq!(answer.node.name.as_deref(), Some(CENTER));
+        assert!(answer.site.unwrap().netboot);
+    }
+
+    #[test]
+    fn two_nodes_boot_both_ways_from_both_kinds_of_disk() {
+        let [one, two] = [node_spec(1), node_spec(2)];
+        assert_eq!((one.netboot, one.disks[0].bus), (Some(Netboot::Http), Bus::Virtio));
+        assert_eq!((two.netboot, two.disks[0].bus), (Some(Netboot::Pxe), Bus::Nvme));
+    }
+}
