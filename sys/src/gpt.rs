@@ -25,7 +25,13 @@ pub struct Entry {
     pub start: u64,
     /// Bytes.
     pub size: u64,
+    /// Attribute bits.
+    pub attributes: u64,
 }
+
+/// Attribute bit of the state partition while an installation has been begun and not completed. Bits 48 to 63 belong to the
+/// partition's type (UEFI 5.3.3); the Discoverable Partitions Specification uses 59, 60 and 63.
+pub const UNFINISHED: u64 = 1 << 48;
 
 /// Whether something had to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,18 +84,25 @@ pub fn is_lodge(entries: &[Entry], disk_size: u64) -> bool {
         })
 }
 
+/// Whether the table says that an installation has been begun and not completed.
+pub fn is_unfinished(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.label == layout::STATE && entry.attributes & UNFINISHED != 0)
+}
+
 /// Make the disk's table Lodge's, with these unique GUIDs (by label) where they are given: all other GUIDs stay as they are, or are
-/// made up. The medium is synced by the caller.
+/// made up; with the mark of an unfinished installation or without. The medium is synced by the caller.
 pub fn ensure_lodge<D: Read + Write + Seek>(
     disk: &mut D,
     disk_size: u64,
     block_size: u32,
     uuids: &[(&str, Uuid)],
+    unfinished: bool,
 ) -> Result<Ensured> {
     let found = read(disk, block_size)?.filter(|entries| is_lodge(entries, disk_size));
     let wanted = |label: &str| uuids.iter().find(|(of, _)| *of == label).map(|(_, uuid)| *uuid);
     if let Some(entries) = &found
         && entries.iter().all(|entry| wanted(&entry.label).is_none_or(|uuid| uuid == entry.uuid))
+        && is_unfinished(entries) == unfinished
         && has_both_copies(disk, block_size)
     {
         return Ok(Ensured::Identity);
@@ -108,7 +121,7 @@ pub fn ensure_lodge<D: Read + Write + Seek>(
             unique_partition_guid: uuid.to_bytes_le(),
             starting_lba: start / u64::from(block_size),
             ending_lba: (start + size) / u64::from(block_size) - 1,
-            attribute_bits: 0,
+            attribute_bits: if unfinished && label == layout::STATE { UNFINISHED } else { 0 },
             partition_name: label.into(),
         };
     }
@@ -134,6 +147,7 @@ fn read_entry(number: u32, entry: &GPTPartitionEntry, block_size: u32) -> Entry 
         uuid: Uuid::from_bytes_le(entry.unique_partition_guid),
         start: entry.starting_lba.saturating_mul(block_size.into()),
         size: blocks.saturating_mul(block_size.into()),
+        attributes: entry.attribute_bits,
     }
 }
 
@@ -156,8 +170,8 @@ mod tests {
             assert_eq!(read(&mut disk, block_size).unwrap(), None);
             let root = Uuid::from_u128(7);
             let uuids = [(layout::Slot::A.root_label(), root)];
-            assert_eq!(ensure_lodge(&mut disk, size, block_size, &uuids).unwrap(), Ensured::Created);
-            assert_eq!(ensure_lodge(&mut disk, size, block_size, &uuids).unwrap(), Ensured::Identity);
+            assert_eq!(ensure_lodge(&mut disk, size, block_size, &uuids, false).unwrap(), Ensured::Created);
+            assert_eq!(ensure_lodge(&mut disk, size, block_size, &uuids, false).unwrap(), Ensured::Identity);
             let entries = read(&mut disk, block_size).unwrap().unwrap();
             assert!(is_lodge(&entries, size));
             assert_eq!(entries[2].uuid, root);
@@ -170,10 +184,10 @@ mod tests {
     fn a_new_guid_keeps_all_others() {
         let size = layout::min_disk_size();
         let mut disk = blank(size);
-        ensure_lodge(&mut disk, size, 512, &[]).unwrap();
+        ensure_lodge(&mut disk, size, 512, &[], false).unwrap();
         let before = read(&mut disk, 512).unwrap().unwrap();
         let uuids = [("root-b", Uuid::from_u128(9))];
-        assert_eq!(ensure_lodge(&mut disk, size, 512, &uuids).unwrap(), Ensured::Created);
+        assert_eq!(ensure_lodge(&mut disk, size, 512, &uuids, false).unwrap(), Ensured::Created);
         let after = read(&mut disk, 512).unwrap().unwrap();
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before.uuid == after.uuid, after.label != "root-b");
@@ -185,14 +199,24 @@ mod tests {
         let size = layout::min_disk_size();
         for (damage, wipe) in [(512, 1024), (size - 512, 512)] {
             let mut disk = blank(size);
-            ensure_lodge(&mut disk, size, 512, &[]).unwrap();
+            ensure_lodge(&mut disk, size, 512, &[], false).unwrap();
             let before = read(&mut disk, 512).unwrap();
             disk.seek(SeekFrom::Start(damage)).unwrap();
             disk.write_all(&vec![0; wipe]).unwrap();
             assert_eq!(read(&mut disk, 512).unwrap(), before);
-            assert_eq!(ensure_lodge(&mut disk, size, 512, &[]).unwrap(), Ensured::Created);
-            assert_eq!(ensure_lodge(&mut disk, size, 512, &[]).unwrap(), Ensured::Identity);
+            assert_eq!(ensure_lodge(&mut disk, size, 512, &[], false).unwrap(), Ensured::Created);
+            assert_eq!(ensure_lodge(&mut disk, size, 512, &[], false).unwrap(), Ensured::Identity);
             assert_eq!(read(&mut disk, 512).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn the_mark_of_an_unfinished_installation_comes_and_goes() {
+        let size = layout::min_disk_size();
+        let mut disk = blank(size);
+        for unfinished in [true, false, true] {
+            assert_eq!(ensure_lodge(&mut disk, size, 512, &[], unfinished).unwrap(), Ensured::Created);
+            assert_eq!(is_unfinished(&read(&mut disk, 512).unwrap().unwrap()), unfinished);
         }
     }
 
@@ -200,7 +224,7 @@ mod tests {
     fn a_disk_of_another_size_is_not_ours() {
         let size = layout::min_disk_size();
         let mut disk = blank(size);
-        ensure_lodge(&mut disk, size, 512, &[]).unwrap();
+        ensure_lodge(&mut disk, size, 512, &[], false).unwrap();
         let entries = read(&mut disk, 512).unwrap().unwrap();
         assert!(!is_lodge(&entries, size + layout::GIB));
         assert!(!is_lodge(&entries[..6], size));
