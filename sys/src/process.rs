@@ -1,10 +1,25 @@
-//! Processes as file descriptors, and the flags of descriptors that are waited on.
-#![expect(unsafe_code, reason = "pidfd_open(2) has no wrapper in nix")]
+//! Processes: referring to one, starting one in a fresh state and in its cgroup, and reaping every one of them.
+//!
+//! `reap` is for PID 1, which is the only reaper of a machine; everybody else waits for their own children.
+#![expect(unsafe_code, reason = "pidfd_open(2), raw wait statuses, and work between fork and exec have no safe wrapper")]
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::process::CommandExt as _,
+    },
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
+    libc,
+    sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+    unistd::Pid,
+};
 
 /// A process; readable when it has ended.
 #[derive(Debug)]
@@ -14,8 +29,8 @@ impl PidFd {
     /// Refer to a process that is the caller's child and has not been waited for, so that the id cannot mean another one.
     pub fn open(pid: u32) -> Result<Self> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-        let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
-        let fd = nix::errno::Errno::result(fd).with_context(|| format!("opening process {pid}"))?;
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = Errno::result(fd).with_context(|| format!("opening process {pid}"))?;
         let fd = RawFd::try_from(fd).context("reading a descriptor")?;
         // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
@@ -41,4 +56,147 @@ pub fn set_close_on_exec(fd: impl AsFd, close: bool) -> Result<()> {
     let flags = if close { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
     fcntl(fd.as_fd(), FcntlArg::F_SETFD(flags)).context("setting a descriptor's close-on-exec flag")?;
     Ok(())
+}
+
+/// Take over a descriptor that was handed through execve(2) by number. `None` when it is not open.
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    if number <= 2 {
+        return None;
+    }
+    // SAFETY: F_GETFD only asks whether the number is open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    // SAFETY: it is open, and by the agreement with whoever called exec this process owns it and takes it over once.
+    (flags >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Where a process is to live.
+#[derive(Debug, Default)]
+pub struct Home<'a> {
+    /// An open `cgroup.procs` that it enters before it runs.
+    pub cgroup: Option<&'a File>,
+    /// It leads a session of its own.
+    pub session: bool,
+    /// Its standard input is a terminal that becomes the session's own, so that Ctrl-C works.
+    pub terminal: bool,
+}
+
+/// Make a command start with no signal blocked and in its home. (std passes the caller's blocked signals on, and PID 1 blocks those
+/// that it reads from a descriptor.)
+pub fn prepare(command: &mut Command, home: &Home<'_>) -> Result<()> {
+    let cgroup = home.cgroup.map(File::try_clone).transpose().context("duplicating cgroup.procs")?;
+    let (session, terminal) = (home.session, home.terminal);
+    let setup = move || {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        if let Some(procs) = &cgroup {
+            nix::unistd::write(procs, b"0")?;
+        }
+        if session || terminal {
+            nix::unistd::setsid()?;
+        }
+        if terminal {
+            // SAFETY: TIOCSCTTY takes an integer; descriptor 0 is the terminal by the caller's word, else the kernel refuses.
+            Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 1) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec `setup` makes system calls only and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(setup) };
+    Ok(())
+}
+
+/// A process that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Which.
+    pub pid: i32,
+    /// Raw wait status, as waitpid(2) gives it.
+    pub status: i32,
+}
+
+impl Ended {
+    /// The exit status; `None` when a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        libc::WIFEXITED(self.status).then(|| libc::WEXITSTATUS(self.status))
+    }
+
+    /// For people: `exit status 3`, `signal 9`.
+    pub fn describe(&self) -> String {
+        match self.code() {
+            Some(code) => format!("exit status {code}"),
+            None => match Signal::try_from(libc::WTERMSIG(self.status)) {
+                Ok(signal) => format!("signal {signal}"),
+                Err(_) => format!("signal {}", libc::WTERMSIG(self.status)),
+            },
+        }
+    }
+}
+
+/// Reap one ended child, own or adopted; `None` when there is none. (nix cannot tell of a process that a real-time signal ended.)
+pub fn reap() -> Option<Ended> {
+    let mut status = 0;
+    loop {
+        // SAFETY: waitpid writes one int, to memory we own for the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        match pid {
+            1.. => return Some(Ended { pid, status }),
+            -1 if Errno::last() == Errno::EINTR => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Send a signal; a process that has already ended is fine.
+pub fn kill(pid: i32, signal: Signal) -> Result<()> {
+    match nix::sys::signal::kill(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("sending {signal} to process {pid}")),
+    }
+}
+
+/// Replace this process, keeping its id. Returns only the reason why not.
+pub fn exec(command: &mut Command) -> anyhow::Error {
+    let error = command.exec();
+    anyhow::Error::new(error).context(format!("executing {}", command.get_program().to_string_lossy()))
+}
+
+/// A number that `exec` passes on, for the environment.
+pub fn number(fd: impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_read_well() {
+        assert_eq!(Ended { pid: 1, status: 3 << 8 }.describe(), "exit status 3");
+        assert_eq!(Ended { pid: 1, status: 3 << 8 }.code(), Some(3));
+        assert_eq!(Ended { pid: 1, status: 9 }.describe(), "signal SIGKILL");
+        assert_eq!(Ended { pid: 1, status: 34 }.describe(), "signal 34");
+        assert_eq!(Ended { pid: 1, status: 9 }.code(), None);
+    }
+
+    #[test]
+    fn a_command_starts_with_no_signal_blocked() {
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGUSR2);
+        blocked.thread_block().unwrap();
+        let mut command = Command::new("/bin/grep");
+        command.args(["SigBlk", "/proc/self/status"]);
+        prepare(&mut command, &Home { session: true, ..Home::default() }).unwrap();
+        let output = command.output().unwrap();
+        blocked.thread_unblock().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "SigBlk:\t0000000000000000");
+    }
+
+    #[test]
+    fn only_open_descriptors_are_inherited() {
+        assert!(inherited(0).is_none());
+        assert!(inherited(9999).is_none());
+        let file = File::open("/dev/null").unwrap();
+        let number = OwnedFd::from(file);
+        let raw = std::os::fd::IntoRawFd::into_raw_fd(number);
+        assert!(inherited(raw).is_some());
+    }
 }

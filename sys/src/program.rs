@@ -15,64 +15,68 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::process::PidFd;
+use crate::process::{Home, PidFd, prepare, set_nonblocking};
 
-/// Every external program that a part of Lodge runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// libblkid's prober.
-    Blkid,
+macro_rules! programs {
+    ($($(#[$doc:meta])* $name:ident = $path:literal),+ $(,)?) => {
+        /// Every external program that a part of Lodge runs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Program {
+            $($(#[$doc])* $name),+
+        }
+
+        impl Program {
+            /// Every variant, for the test that holds the image against this list.
+            pub const ALL: &'static [Program] = &[$(Program::$name),+];
+
+            /// Where the program is, in the base OS and in the initrd (both have a merged `/usr`).
+            pub const fn path(self) -> &'static str {
+                match self {
+                    $(Program::$name => $path),+
+                }
+            }
+        }
+    };
+}
+
+programs! {
+    /// The node agent.
+    Agent = "/usr/lib/lodge/agent",
+    /// Libblkid's prober.
+    Blkid = "/usr/sbin/blkid",
     /// Shell and small tools of last resort.
-    Busybox,
+    Busybox = "/usr/bin/busybox",
+    /// The control center.
+    Center = "/usr/lib/lodge/center",
+    /// Keeps the clock right.
+    Chronyd = "/usr/sbin/chronyd",
+    /// The system bus.
+    DbusDaemon = "/usr/bin/dbus-daemon",
     /// Checks and repairs ext4.
-    E2fsck,
+    E2fsck = "/usr/sbin/e2fsck",
     /// Tells the NFS server what to export.
-    Exportfs,
+    Exportfs = "/usr/sbin/exportfs",
     /// Checks and repairs FAT.
-    FsckFat,
+    FsckFat = "/usr/sbin/fsck.fat",
+    /// The installer, in the initrd.
+    Installer = "/usr/lib/lodge/installer",
     /// Makes ext4.
-    MkfsExt4,
+    MkfsExt4 = "/usr/sbin/mkfs.ext4",
     /// Makes FAT.
-    MkfsVfat,
-    /// Grows ext4.
-    Resize2fs,
-    /// Reads kernel settings of devices, fires and awaits their events.
-    Udevadm,
-    /// Checks a dm-verity tree.
-    Veritysetup,
+    MkfsVfat = "/usr/sbin/mkfs.vfat",
+    /// Remembers NFS clients across a restart of the server.
+    Nfsdcld = "/usr/sbin/nfsdcld",
+    /// Answers the NFS server who may mount what.
+    RpcMountd = "/usr/sbin/rpc.mountd",
+    /// Starts and stops the kernel's NFS server.
+    RpcNfsd = "/usr/sbin/rpc.nfsd",
+    /// Device manager.
+    SystemdUdevd = "/usr/lib/systemd/systemd-udevd",
+    /// Fires and awaits device events.
+    Udevadm = "/usr/bin/udevadm",
 }
 
 impl Program {
-    /// Every variant, for the test that holds the image against this list.
-    pub const ALL: [Program; 10] = [
-        Program::Blkid,
-        Program::Busybox,
-        Program::E2fsck,
-        Program::Exportfs,
-        Program::FsckFat,
-        Program::MkfsExt4,
-        Program::MkfsVfat,
-        Program::Resize2fs,
-        Program::Udevadm,
-        Program::Veritysetup,
-    ];
-
-    /// Where the program is, in the base OS and in the initrd (both have a merged `/usr`).
-    pub const fn path(self) -> &'static str {
-        match self {
-            Program::Blkid => "/usr/sbin/blkid",
-            Program::Busybox => "/usr/bin/busybox",
-            Program::E2fsck => "/usr/sbin/e2fsck",
-            Program::Exportfs => "/usr/sbin/exportfs",
-            Program::FsckFat => "/usr/sbin/fsck.fat",
-            Program::MkfsExt4 => "/usr/sbin/mkfs.ext4",
-            Program::MkfsVfat => "/usr/sbin/mkfs.vfat",
-            Program::Resize2fs => "/usr/sbin/resize2fs",
-            Program::Udevadm => "/usr/bin/udevadm",
-            Program::Veritysetup => "/usr/sbin/veritysetup",
-        }
-    }
-
     /// A call of the program with these arguments.
     pub fn call<I, A>(self, arguments: I) -> Call
     where
@@ -139,29 +143,35 @@ impl Call {
 
     /// Run to the end and collect what it says (at most 1 MiB of each stream is kept).
     pub fn run(&self) -> Result<Output> {
-        self.try_run().with_context(|| format!("running `{}`", self.command_line()))
+        self.run_with_pulse(&mut || ())
+    }
+
+    /// The same; `pulse` is called about once a second meanwhile.
+    pub fn run_with_pulse(&self, pulse: &mut dyn FnMut()) -> Result<Output> {
+        self.try_run(pulse).with_context(|| format!("running `{}`", self.command_line()))
     }
 
     /// Run to the end with the caller's own standard streams (a shell, a program with its own progress).
     pub fn run_attached(&self) -> Result<i32> {
         let run = || {
-            let status = self.command().status().context("starting it")?;
+            let status = self.command()?.status().context("starting it")?;
             self.check(status, &[], &[])
         };
         run().with_context(|| format!("running `{}`", self.command_line()))
     }
 
-    fn command(&self) -> Command {
+    fn command(&self) -> Result<Command> {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env("LC_ALL", "C");
-        command
+        prepare(&mut command, &Home::default())?;
+        Ok(command)
     }
 
-    fn try_run(&self) -> Result<Output> {
-        let mut command = self.command();
+    fn try_run(&self, pulse: &mut dyn FnMut()) -> Result<Output> {
+        let mut command = self.command()?;
         command.stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() });
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting it")?;
-        let talked = self.talk(&mut child);
+        let talked = self.talk(&mut child, pulse);
         if talked.is_err() {
             // It may have ended meanwhile; then there is nothing to kill.
             let _ = child.kill();
@@ -174,24 +184,25 @@ impl Call {
 
     /// Feed and listen until the program ends and both streams are drained. A grandchild that keeps the streams open does not
     /// keep the caller.
-    fn talk(&self, child: &mut Child) -> Result<(Vec<u8>, Vec<u8>)> {
+    fn talk(&self, child: &mut Child, pulse: &mut dyn FnMut()) -> Result<(Vec<u8>, Vec<u8>)> {
         let end = self.deadline.map(|deadline| Instant::now() + deadline);
         let ended = PidFd::open(child.id())?;
         let mut feed = child.stdin.take().map(|stdin| (stdin, self.input.as_slice()));
         let mut out = Stream::new(child.stdout.take());
         let mut err = Stream::new(child.stderr.take());
         for fd in [feed.as_ref().map(|(stdin, _)| stdin.as_fd()), out.fd(), err.fd()].into_iter().flatten() {
-            crate::process::set_nonblocking(fd)?;
+            set_nonblocking(fd)?;
         }
         loop {
             let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
             fds.extend(feed.as_ref().map(|(stdin, _)| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)));
             fds.extend([out.fd(), err.fd()].into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            let timeout = match end.map(|end| end.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => bail!("it did not end within {} s", self.deadline.unwrap_or_default().as_secs()),
-                Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-                None => PollTimeout::NONE,
-            };
+            let left = end.map_or(PULSE, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                bail!("it did not end within {} s", self.deadline.unwrap_or_default().as_secs());
+            }
+            let timeout = PollTimeout::try_from(left.min(PULSE)).unwrap_or(PollTimeout::MAX);
+            pulse();
             match poll(&mut fds, timeout) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error).context("waiting for it"),
@@ -229,7 +240,9 @@ impl Call {
     }
 }
 
+/// Most bytes of a stream that are kept.
 const KEPT: usize = 1 << 20;
+const PULSE: Duration = Duration::from_secs(1);
 
 struct Stream<R> {
     from: Option<R>,

@@ -1,7 +1,7 @@
 //! The kernel's news of devices that come, go or change (kernel, lib/kobject_uevent.c), to wait for a mended cable or disk.
 
 use std::{
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -53,6 +53,49 @@ impl Uevents {
     }
 }
 
+impl Uevents {
+    /// The next event, for an event loop; `None` when none waits. Lost events count as one that says nothing.
+    pub fn next(&self) -> Result<Option<Uevent>> {
+        let mut message = [0; LONGEST];
+        loop {
+            return match recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
+                Ok(length) => Ok(Some(parse(message.get(..length).unwrap_or_default()))),
+                Err(Errno::ENOBUFS) => Ok(Some(Uevent::default())),
+                Err(Errno::EAGAIN) => Ok(None),
+                Err(Errno::EINTR) => continue,
+                Err(error) => Err(error).context("reading a device event"),
+            };
+        }
+    }
+}
+
+impl AsFd for Uevents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What the kernel said of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uevent {
+    /// `add`, `remove`, `change`…
+    pub action: String,
+    /// By which a driver is found, where the device has one.
+    pub modalias: Option<String>,
+}
+
+fn parse(message: &[u8]) -> Uevent {
+    let mut event = Uevent::default();
+    for field in message.split(|byte| *byte == 0) {
+        match String::from_utf8_lossy(field).split_once('=') {
+            Some(("ACTION", value)) => event.action = value.to_owned(),
+            Some(("MODALIAS", value)) => event.modalias = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    event
+}
+
 /// `ACTION@PATH`, then `KEY=VALUE` fields, each ended by NUL.
 fn is_news(message: &[u8]) -> bool {
     let mut fields = message.split(|byte| *byte == 0);
@@ -67,6 +110,13 @@ mod tests {
     fn disks_and_links_are_news() {
         assert!(is_news(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0SEQNUM=1\0"));
         assert!(!is_news(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=input\0"));
+    }
+
+    #[test]
+    fn an_event_is_read() {
+        let event = parse(b"add@/devices/pci0\0ACTION=add\0SUBSYSTEM=pci\0MODALIAS=pci:v00001AF4d00001041\0SEQNUM=7\0");
+        assert_eq!(event, Uevent { action: "add".into(), modalias: Some("pci:v00001AF4d00001041".into()) });
+        assert_eq!(parse(b"\xff\0=\0"), Uevent::default());
     }
 
     #[test]
