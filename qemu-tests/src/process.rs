@@ -57,13 +57,14 @@ impl Process {
             // The process stays a zombie, and its number its own, until nobody can signal it any more.
             let _ = waitid(Id::Pid(number), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
             *lock(&pid) = None;
+            // Before the end is told: whoever waits for it may listen on the same names for a successor.
+            for name in sockets {
+                drop(crate::sockets::connect(&dir, &name));
+            }
             if let Ok(status) = child.wait() {
                 exit.push(status);
             }
             exit.close();
-            for name in sockets {
-                drop(crate::sockets::connect(&dir, &name));
-            }
         };
         std::thread::Builder::new().name(format!("{name} process")).spawn(watch).context("starting a thread")?;
         wait_started.recv().context("waiting for a thread")?.with_context(|| format!("starting {program} for {name}"))?;
