@@ -67,9 +67,11 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Iso { answer, out } => {
-            let made = image::ensure(&Console::new()?)?;
+            image::iso::check_answer(&answer)?;
+            let progress = Console::new()?;
+            let made = image::ensure(&progress)?;
             let target = out.unwrap_or_else(|| image::iso::default_target(&image::out_dir()));
-            image::iso::with_answer(&made.iso, &answer, &target)?;
+            image::iso::with_answer(&progress, &made, &answer, &target)?;
             println!("{}", target.display());
             Ok(())
         }

@@ -7,11 +7,11 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
-use lodge_model::paths::{ANSWER_NAME, BUNDLE_NAME, MEDIUM_LABEL};
+use anyhow::{Context, Result};
+use lodge_model::{answer::Answer, paths::{ANSWER_NAME, BUNDLE_NAME, MEDIUM_LABEL}};
 
-use super::{Builder, root::install, stamp::Key, tree::epoch};
-use crate::progress::{output, run};
+use super::{Artifacts, Builder, root::install, stamp::Key, tree::epoch};
+use crate::progress::{Progress, run};
 
 /// Files of Debian's isolinux and syslinux-common.
 const ISOLINUX: [(&str, &str); 2] =
@@ -38,39 +38,51 @@ pub struct Contents<'a> {
 pub fn ensure(builder: &mut Builder, contents: &Contents, iso: &Path) -> Result<String> {
     // The bundle holds the UKI, and that the others.
     let key = Key::new("iso 1").text(contents.bundle_key).text(contents.command_line).text(&epoch()).finish();
-    builder.step("ISO", &key, &[iso.to_path_buf()], |builder| {
-        let stage = builder.cache("iso");
-        if stage.exists() {
-            fs::remove_dir_all(&stage).with_context(|| format!("clearing {}", stage.display()))?;
-        }
-        let esp = builder.cache("iso-esp.img");
-        make_esp(builder, contents.efi, &esp)?;
-        fill(contents, &stage)?;
-        make_iso(builder, &stage, &esp, iso)?;
-        fs::remove_dir_all(&stage).with_context(|| format!("clearing {}", stage.display()))?;
-        fs::remove_file(&esp).with_context(|| format!("removing {}", esp.display()))
-    })?;
+    builder.step("ISO", &key, &[iso.to_path_buf()], |builder| write(builder.progress, contents, None, iso))?;
     Ok(key)
 }
 
-/// A copy of the medium with an answer file in its root.
-pub fn with_answer(iso: &Path, answer: &Path, target: &Path) -> Result<()> {
-    if !answer.is_file() {
-        bail!("{} is not a file", answer.display());
-    }
-    if target.exists() {
-        fs::remove_file(target).with_context(|| format!("replacing {}", target.display()))?;
-    }
-    let mut command = Command::new("xorriso");
-    command.args(["-abort_on", "FAILURE", "-indev"]).arg(iso).arg("-outdev").arg(target);
-    command.args(["-boot_image", "any", "replay", "-padding", "0"]);
-    command.arg("-map").arg(answer).arg(format!("/{ANSWER_NAME}"));
-    output(&mut command).with_context(|| format!("writing {}", target.display()))?;
+/// Whether the installer would understand an answer file.
+pub fn check_answer(answer: &Path) -> Result<()> {
+    let text = fs::read_to_string(answer).with_context(|| format!("reading the answer file {}", answer.display()))?;
+    Answer::parse(&text, &answer.to_string_lossy())?;
     Ok(())
 }
 
+/// Make a medium that holds an answer file, whatever is in it (see `check_answer`). It is made anew: a changed copy of another would lose its EFI system partition.
+pub fn with_answer(progress: &dyn Progress, made: &Artifacts, answer: &Path, target: &Path) -> Result<()> {
+    let contents = Contents {
+        efi: &made.efi,
+        kernel: &made.vmlinuz,
+        initrd: &made.initrd,
+        command_line: &made.command_line,
+        bundle: &made.bundle,
+        bundle_key: "",
+    };
+    write(progress, &contents, Some(answer), target)
+}
+
+fn write(progress: &dyn Progress, contents: &Contents, answer: Option<&Path>, target: &Path) -> Result<()> {
+    // Beside the target: on the same file system, so that hard links and the last rename work, and two media can be made at once.
+    let stage = target.with_extension("iso.stage");
+    if stage.exists() {
+        fs::remove_dir_all(&stage).with_context(|| format!("clearing {}", stage.display()))?;
+    }
+    let esp = stage.join("esp.img");
+    let root = stage.join("root");
+    fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;
+    make_esp(progress, contents.efi, &esp)?;
+    fill(contents, &root)?;
+    if let Some(answer) = answer {
+        install(answer, &root.join(ANSWER_NAME), 0o644)?;
+    }
+    make_iso(progress, &root, &esp, &stage.join("iso"))?;
+    fs::rename(stage.join("iso"), target).with_context(|| format!("putting {} into place", target.display()))?;
+    fs::remove_dir_all(&stage).with_context(|| format!("clearing {}", stage.display()))
+}
+
 /// FAT32, just big enough for the UKI: 1 MiB for the file system itself and as much again for cluster rounding.
-fn make_esp(builder: &Builder, efi: &Path, esp: &Path) -> Result<()> {
+fn make_esp(progress: &dyn Progress, efi: &Path, esp: &Path) -> Result<()> {
     let size = fs::metadata(efi).with_context(|| format!("looking at {}", efi.display()))?.len();
     // FAT32 starts at 65525 clusters: with one sector a cluster that is 32 MiB.
     let size = (size + (4 << 20)).next_multiple_of(1 << 20).max(36 << 20);
@@ -79,11 +91,11 @@ fn make_esp(builder: &Builder, efi: &Path, esp: &Path) -> Result<()> {
     drop(file);
     let mut format = Command::new("/usr/sbin/mkfs.vfat");
     format.args(["--invariant", "-F", "32", "-s", "1", "-n", "LODGE-EFI"]).arg(esp);
-    run(builder.progress, &mut format).context("making the medium's EFI system partition")?;
+    run(progress, &mut format).context("making the medium's EFI system partition")?;
     for dir in ["::/EFI", "::/EFI/BOOT"] {
-        run(builder.progress, mtools("mmd").arg("-i").arg(esp).arg(dir))?;
+        run(progress, mtools("mmd").arg("-i").arg(esp).arg(dir))?;
     }
-    run(builder.progress, mtools("mcopy").arg("-i").arg(esp).arg(efi).arg("::/EFI/BOOT/BOOTX64.EFI"))
+    run(progress, mtools("mcopy").arg("-i").arg(esp).arg(efi).arg("::/EFI/BOOT/BOOTX64.EFI"))
 }
 
 fn mtools(program: &str) -> Command {
@@ -115,11 +127,10 @@ fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-fn make_iso(builder: &Builder, stage: &Path, esp: &Path, iso: &Path) -> Result<()> {
-    let partial = iso.with_extension("iso.partial");
+fn make_iso(progress: &dyn Progress, root: &Path, esp: &Path, iso: &Path) -> Result<()> {
     let mut command = Command::new("xorriso");
     command.env("SOURCE_DATE_EPOCH", epoch());
-    command.args(["-as", "mkisofs", "-o"]).arg(&partial);
+    command.args(["-as", "mkisofs", "-o"]).arg(iso);
     command.args([
         "-V",
         MEDIUM_LABEL,
@@ -151,9 +162,8 @@ fn make_iso(builder: &Builder, stage: &Path, esp: &Path, iso: &Path) -> Result<(
         "--interval:appended_partition_2:all::",
         "-no-emul-boot",
     ]);
-    command.arg("-isohybrid-gpt-basdat").arg(stage);
-    run(builder.progress, &mut command).context("making the medium")?;
-    fs::rename(&partial, iso).with_context(|| format!("putting {} into place", iso.display()))
+    command.arg("-isohybrid-gpt-basdat").arg(root);
+    run(progress, &mut command).context("making the medium")
 }
 
 /// Where the medium of this name is written when nobody says.

@@ -38,6 +38,7 @@ mod uki;
 const STEPS: usize = 10;
 
 /// What `ensure` made.
+#[allow(dead_code, reason = "some are read only by demo and test")]
 pub struct Artifacts {
     /// Version of the base OS.
     pub version: String,
@@ -201,5 +202,34 @@ impl Builder<'_> {
         let made = make(self)?;
         self.progress.done(name, started.elapsed(), fresh);
         Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_package_of_the_image_has_its_reason() {
+        let read = |name: &str| fs::read_to_string(source_dir().join(name)).unwrap();
+        let definitions = read("image/mkosi.conf");
+        let list = definitions.split_once("\nPackages=\n").unwrap().1;
+        let packages: Vec<&str> = list.lines().take_while(|line| line.starts_with(' ')).map(str::trim).collect();
+        let readme = read("image/README.md");
+        let table = readme.split_once("| package | why it is on a node |\n|---|---|\n").unwrap().1;
+        let rows = table.lines().take_while(|line| line.starts_with('|'));
+        let reasons: Vec<&str> = rows.map(|row| row.trim_start_matches("| ").split(" | ").next().unwrap()).collect();
+        assert!(packages.len() > 20);
+        assert_eq!(packages, reasons);
+        assert!(packages.is_sorted());
+    }
+
+    #[test]
+    fn a_version_is_one_that_everybody_accepts_and_follows_its_inputs() {
+        let made = version("11", "22");
+        assert!(lodge_model::bundle::is_version(&made), "{made}");
+        assert_eq!(made, version("11", "22"));
+        assert_ne!(made, version("12", "22"));
+        assert_ne!(made, version("11", "23"));
     }
 }

@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use lodge_model::layout;
 
 use super::{
     Builder,
@@ -46,11 +47,22 @@ pub fn ensure(builder: &mut Builder, tree: &Tree, programs: &Built, public_key: 
     builder.step("root image", &key, &[erofs.clone(), verity.clone(), hash.clone()], |builder| {
         populate(&tree.path, programs, public_key)?;
         make_erofs(builder, tree, &erofs)?;
-        make_verity(builder, tree, &erofs, &verity, &hash)
+        make_verity(builder, tree, &erofs, &verity, &hash)?;
+        check_size(&erofs, layout::ROOT_SIZE)?;
+        check_size(&verity, layout::VERITY_SIZE)
     })?;
     let text = fs::read_to_string(&hash).with_context(|| format!("reading {}", hash.display()))?;
     let size = fs::metadata(&erofs).with_context(|| format!("looking at {}", erofs.display()))?.len();
     Ok(Root { erofs, verity, hash: text.trim().to_owned(), size })
+}
+
+/// It must fit into its slot on the disk.
+fn check_size(image: &Path, slot: u64) -> Result<()> {
+    let size = fs::metadata(image).with_context(|| format!("looking at {}", image.display()))?.len();
+    if size > slot {
+        bail!("{} has {size} bytes, its slot on a disk {slot}; take packages out of image/mkosi.conf", image.display());
+    }
+    Ok(())
 }
 
 fn populate(tree: &Path, programs: &Built, public_key: &Path) -> Result<()> {

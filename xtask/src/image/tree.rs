@@ -117,7 +117,9 @@ fn mkosi(builder: &Builder) -> Result<PathBuf> {
     command.current_dir(&builder.source).arg("--force");
     command.arg(sources_option).arg(&settings);
     command.arg("--output-dir").arg(&results).arg("--package-cache-dir").arg(&packages);
-    command.arg("--workspace-dir").arg(builder.cache("")).arg("--source-date-epoch").arg(epoch()).arg("build");
+    command.arg("--workspace-dir").arg(builder.cache("")).arg("--source-date-epoch").arg(epoch());
+    // Our initrd replaces the one that Debian's kernel package would make here.
+    command.args(["--build-sources", "", "--environment", "INITRD=No", "build"]);
     run(builder.progress, &mut command).context("building the Debian tree with mkosi")?;
     Ok(results.join("tree.tar"))
 }

@@ -27,6 +27,7 @@ pub struct Tools {
 }
 
 impl Tools {
+    #[allow(dead_code, reason = "read by demo and test")]
     /// OVMF's code and the variables to copy for each machine, without Secure Boot.
     pub fn ovmf(&self) -> (PathBuf, PathBuf) {
         let dir = self.root.join("usr/share/OVMF");
