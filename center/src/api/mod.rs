@@ -1,0 +1,55 @@
+//! The HTTPS API: handlers that translate between HTTP and the flows, and decide nothing.
+
+mod body;
+mod machines;
+mod node;
+mod openapi;
+mod operator;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::center::Center;
+use crate::fault::Fault;
+
+/// Below this path are all but `/openapi.json` and `/healthz`.
+pub const PREFIX: &str = "/api/v1";
+/// Longest body that is read, in bytes.
+const BODY_MAX: usize = 4 << 20;
+
+/// All routes, and the document that is made from them.
+pub fn routes(center: Arc<Center>) -> Router {
+    let documented = OpenApiRouter::with_openapi(openapi::base()).nest(PREFIX, versioned()).routes(routes!(openapi::healthz));
+    let (router, document) = documented.split_for_parts();
+    router
+        .merge(openapi::routes(document))
+        .fallback(|| async { Fault::not_found("there is nothing at this path; /openapi.json lists all there is") })
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(center)
+}
+
+fn versioned() -> OpenApiRouter<Arc<Center>> {
+    OpenApiRouter::new()
+        .routes(routes!(machines::facts))
+        .routes(routes!(machines::decision))
+        .routes(routes!(machines::events))
+        .routes(routes!(machines::console))
+        .routes(routes!(machines::enrol))
+        .routes(routes!(operator::approve))
+        .routes(routes!(node::register))
+        .routes(routes!(node::heartbeat))
+        .routes(routes!(node::console))
+        .routes(routes!(node::off))
+        .routes(routes!(operator::nodes))
+        .routes(routes!(operator::node, operator::forget))
+        .routes(routes!(operator::console))
+        .routes(routes!(operator::reinstall))
+        .routes(routes!(operator::events))
+        .routes(routes!(operator::tickets))
+        .routes(routes!(operator::mint_token))
+        .routes(routes!(operator::cluster))
+}

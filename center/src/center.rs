@@ -1,0 +1,139 @@
+//! The center as a whole: what every handler shares.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use lodge_model::api::{Decision, Heartbeat, Orders};
+use lodge_model::ids::{MachineId, NodeId};
+use lodge_model::timing::{HEARTBEAT, LONG_POLL, SILENT_AFTER};
+use tokio::time::{Instant, timeout_at};
+
+use crate::boot::bundle::{Bundle, Bundles};
+use crate::console::Consoles;
+use crate::fault::Fault;
+use crate::flow::machine::{self, BundleUrl};
+use crate::flow::{World, node};
+use crate::records::Node;
+use crate::store::{Store, Tx};
+
+/// How long an enrolment waits for the share to let the new address in before it answers anyway.
+const SHARE_WAIT: Duration = Duration::from_secs(10);
+
+/// What every handler shares.
+pub struct Center {
+    /// The records.
+    pub store: Store,
+    /// What the flows need besides.
+    pub world: Arc<World>,
+    /// Console logs.
+    pub consoles: Consoles,
+    /// Bundles.
+    pub bundles: Arc<Bundles>,
+    /// `http://ADDRESS:PORT/boot/`, where boot files and bundles are served; absent where they are not.
+    pub boot_url: Option<String>,
+    last_now: Mutex<Timestamp>,
+}
+
+impl Center {
+    /// Put together.
+    pub fn new(store: Store, world: World, consoles: Consoles, bundles: Bundles, boot_url: Option<String>) -> Self {
+        let (world, bundles) = (Arc::new(world), Arc::new(bundles));
+        Self { store, world, consoles, bundles, boot_url, last_now: Mutex::new(Timestamp::UNIX_EPOCH) }
+    }
+
+    /// The time. It never goes back while this process lives, whatever is done to the clock.
+    pub fn now(&self) -> Timestamp {
+        let mut last = self.last_now.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (*last).max(Timestamp::now());
+        *last
+    }
+
+    /// The newest bundle, or why there is none.
+    pub async fn bundle(&self) -> Result<Result<Arc<Bundle>, String>, Fault> {
+        let bundles = Arc::clone(&self.bundles);
+        Ok(tokio::task::spawn_blocking(move || bundles.newest()).await.context("joining a bundle task")?)
+    }
+
+    /// Where a ticket says that the bundle is.
+    pub async fn bundle_url(&self) -> Result<BundleUrl, Fault> {
+        let Some(base) = &self.boot_url else {
+            return Ok(Err("this center serves no bundles: start it with --boot-listen or --netboot".to_owned()));
+        };
+        Ok(self.bundle().await?.map(|_| format!("{base}{}", lodge_model::paths::BUNDLE_NAME)))
+    }
+
+    /// What is decided about a machine: at once, or when what it waits for changes, or when a long poll's time is up.
+    pub async fn decision(&self, id: MachineId) -> Result<Decision, Fault> {
+        let deadline = Instant::now() + LONG_POLL;
+        let mut changes = self.store.changes();
+        let mut first = None;
+        loop {
+            changes.mark_unchanged();
+            let (world, bundle, now) = (Arc::clone(&self.world), self.bundle_url().await?, self.now());
+            let ask = move |tx: &Tx| machine::decision(tx, &world, &bundle, id, now);
+            let decision = self.store.transact(ask).await?;
+            let is_same = *first.get_or_insert_with(|| decision.clone()) == decision;
+            let goes_on = is_same && matches!(decision, Decision::Wait { .. });
+            if !goes_on || timeout_at(deadline, changes.changed()).await.is_err() {
+                return Ok(decision);
+            }
+        }
+    }
+
+    /// Take in a heartbeat and hold its answer until there is something to tell, `timing::HEARTBEAT` at most.
+    pub async fn heartbeat(&self, id: NodeId, said: Heartbeat) -> Result<Orders, Fault> {
+        let deadline = Instant::now() + HEARTBEAT;
+        let mut changes = self.store.changes();
+        changes.mark_unchanged();
+        let (world, now, boot) = (Arc::clone(&self.world), self.now(), said.boot);
+        let mut orders = self.store.transact(move |tx| node::beat(tx, &world, id, &said, now)).await?;
+        loop {
+            if orders.register_again || self.world.live.is_news(id, boot, orders.generation) {
+                return Ok(orders);
+            }
+            if timeout_at(deadline, changes.changed()).await.is_err() {
+                return Ok(orders);
+            }
+            orders = self.store.transact(move |tx| node::orders(tx, id)).await?;
+        }
+    }
+
+    /// Wait until a node has carried out a generation of its orders; not for long, and not for one that does not answer.
+    pub async fn carried_out(&self, id: NodeId, generation: u64) -> Result<(), Fault> {
+        let deadline = Instant::now() + SHARE_WAIT;
+        let mut changes = self.store.changes();
+        loop {
+            changes.mark_unchanged();
+            let node = self.store.transact(move |tx| tx.get::<Node>(&id)).await?;
+            let Some(node) = node.filter(|node| node.carried_out < generation && self.is_alive(node)) else {
+                return Ok(());
+            };
+            if timeout_at(deadline, changes.changed()).await.is_err() {
+                tracing::warn!("{} has not carried out generation {generation} of its orders in time", node.name);
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_alive(&self, node: &Node) -> bool {
+        let seen = self.world.live.last(node.id, node.seen);
+        let limit = jiff::SignedDuration::try_from(SILENT_AFTER).unwrap_or(jiff::SignedDuration::ZERO);
+        node.off.is_none() && seen.is_some_and(|seen| self.now().duration_since(seen) <= limit)
+    }
+
+    /// Log what time alone changes, for as long as the center runs. It begins late: after the center was away it is the center
+    /// that has not listened, and the nodes get the time to say so.
+    pub async fn watch(self: Arc<Self>) {
+        tokio::time::sleep(SILENT_AFTER).await;
+        let mut tick = tokio::time::interval(HEARTBEAT);
+        loop {
+            tick.tick().await;
+            let (world, now) = (Arc::clone(&self.world), self.now());
+            if let Err(Fault::Internal(error)) = self.store.transact(move |tx| node::look_around(tx, &world, now)).await {
+                tracing::error!("looking for silent nodes: {error:#}");
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The orders of a node: its whole slice of the desired state, computed from the records. Pure.
+//!
+//! Nothing counts changes: orders are computed again whenever something may have changed, and get the next generation only
+//! when they came out different.
+
+use lodge_model::api::{Orders, ShareMount};
+use lodge_model::ids::NodeId;
+use lodge_model::node::Role;
+
+use crate::records::Node;
+
+/// What all nodes' orders have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// The registered share node and its address.
+    pub share: Option<(NodeId, String)>,
+    /// Addresses of all nodes but the share node, in order.
+    pub clients: Vec<String>,
+}
+
+impl Topology {
+    /// Of the nodes there are. With several registered share nodes the one that was admitted first serves.
+    pub fn of(nodes: &[Node]) -> Self {
+        let share = nodes
+            .iter()
+            .filter(|node| node.roles.contains(&Role::Share) && node.registered.is_some())
+            .min_by_key(|node| (node.admitted, node.id))
+            .and_then(|node| Some((node.id, node.address.clone()?)));
+        let server = share.as_ref().map(|(id, _)| *id);
+        let others = nodes.iter().filter(|node| Some(node.id) != server);
+        let mut clients: Vec<String> = others.filter_map(|node| node.address.clone()).collect();
+        clients.sort();
+        clients.dedup();
+        Self { share, clients }
+    }
+
+    /// The share that a node mounts: none where there is none yet, and none for the node that serves it.
+    pub fn mount_for(&self, node: NodeId) -> Option<ShareMount> {
+        let (server, address) = self.share.as_ref()?;
+        (*server != node).then(|| ShareMount::Nfs { server: address.clone() })
+    }
+}
+
+/// Bring a node's orders up to date. Says whether they changed.
+pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) -> bool {
+    let serves = topology.share.as_ref().is_some_and(|(server, _)| *server == node.id);
+    let generation = node.orders.as_ref().map_or(0, |orders| orders.generation);
+    let mut orders = Orders {
+        generation,
+        name: node.name.clone(),
+        share: topology.mount_for(node.id),
+        exports: if serves { topology.clients.clone() } else { Vec::new() },
+        reinstall: node.reinstall.clone().filter(|_| reinstall_is_open),
+        register_again: false,
+    };
+    if node.orders.as_ref() == Some(&orders) {
+        return false;
+    }
+    orders.generation = generation + 1;
+    node.orders = Some(orders);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_share_node_exports_to_the_others_and_they_mount_it() {
+        let mut share = testing::registered("center1", 1, "10.0.0.1");
+        share.roles = vec![Role::Center, Role::Share];
+        let mut worker = testing::registered("node1", 2, "10.0.0.2");
+        let mut joining = testing::admitted("node2", 3);
+        joining.address = Some("10.0.0.3".into());
+        let topology = Topology::of(&[worker.clone(), share.clone(), joining]);
+
+        assert!(refresh(&mut share, &topology, false));
+        let orders = share.orders.clone().unwrap();
+        assert_eq!(orders.exports, ["10.0.0.2", "10.0.0.3"]);
+        assert_eq!(orders.share, None);
+
+        assert!(refresh(&mut worker, &topology, false));
+        let orders = worker.orders.clone().unwrap();
+        assert_eq!(orders.share, Some(ShareMount::Nfs { server: "10.0.0.1".into() }));
+        assert!(orders.exports.is_empty());
+    }
+
+    #[test]
+    fn the_generation_grows_only_with_a_change() {
+        let mut node = testing::registered("node1", 2, "10.0.0.2");
+        let empty = Topology::of(&[]);
+        assert!(refresh(&mut node, &empty, false));
+        assert!(!refresh(&mut node, &empty, false));
+        assert_eq!(node.orders.as_ref().unwrap().generation, 1);
+        let share = Topology { share: Some((NodeId(uuid::Uuid::from_u128(9)), "10.0.0.9".into())), clients: vec![] };
+        assert!(refresh(&mut node, &share, false));
+        assert_eq!(node.orders.as_ref().unwrap().generation, 2);
+    }
+
+    #[test]
+    fn a_reinstall_is_ordered_while_its_ticket_is_open() {
+        let mut node = testing::registered("node1", 2, "10.0.0.2");
+        node.reinstall = Some(testing::center_answer());
+        let empty = Topology::of(&[]);
+        refresh(&mut node, &empty, true);
+        assert!(node.orders.as_ref().unwrap().reinstall.is_some());
+        assert!(refresh(&mut node, &empty, false));
+        assert!(node.orders.as_ref().unwrap().reinstall.is_none());
+    }
+}
