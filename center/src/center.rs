@@ -18,8 +18,9 @@ use crate::flow::{World, node};
 use crate::records::Node;
 use crate::store::{Store, Tx};
 
-/// How long an enrolment waits for the share to let the new address in before it answers anyway.
-const SHARE_WAIT: Duration = Duration::from_secs(10);
+/// How long an enrolment waits for the share to let the new address in before it answers anyway. Less than the 10 s that
+/// the client gives a call.
+const SHARE_WAIT: Duration = Duration::from_secs(8);
 
 /// What every handler shares.
 pub struct Center {

@@ -15,7 +15,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
         let bytes = read(request, state).await?;
-        let body = serde_json::from_slice(&bytes).map_err(|error| Fault::bad_input(format!("body: {error}")))?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let wrong = |error: &dyn std::fmt::Display| Fault::bad_input(format!("body: {error}"));
+        let body = serde_path_to_error::deserialize(&mut json).map_err(|error| wrong(&error))?;
+        json.end().map_err(|error| wrong(&error))?;
         Ok(Self(body))
     }
 }

@@ -60,7 +60,7 @@ pub async fn console(who: Installer, State(center): State<Arc<Center>>, Text(tex
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get the node's certificate. Answered when the share lets the machine's address in, after 10 s at the latest.
+/// Get the node's certificate. Answered when the share lets the machine's address in, after 8 s at the latest.
 #[utoipa::path(post, path = "/machines/{machine}/enrol", tag = "installer", security(("token" = [])),
     params(("machine" = String, Path, description = "machine id")), request_body = EnrolRequest,
     responses((status = 200, body = EnrolReply), (status = "4XX", body = ErrorBody)))]

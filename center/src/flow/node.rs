@@ -72,6 +72,10 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     node.carried_out = said.generation;
     node.problem = said.problem.clone();
     node.seen = Some(now);
+    let has_phases = !said.phases.is_empty();
+    if let Some(registered) = node.registered.as_mut().filter(|_| has_phases) {
+        registered.phases.clone_from(&said.phases);
+    }
     if told_before.1 != node.carried_out {
         tx.wake();
     }
@@ -80,7 +84,8 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     world.live.saw(id, now);
     let (state, _) = whole.state(&world.live, now);
     let node_told = whole.node.as_ref().and_then(|node| node.told);
-    if !is_same || was_off || node_told != Some(state) || is_due(told_before.4, now) || order_is_old(&whole, now) {
+    if !is_same || has_phases || was_off || node_told != Some(state) || is_due(told_before.4, now) || order_is_old(&whole, now)
+    {
         whole.save(tx, world, now)?;
     }
     orders(tx, id)
