@@ -39,8 +39,8 @@ pub struct Machine {
     host: Host,
     firmware: PathBuf,
     running: Option<Running>,
-    /// When it was last switched on.
-    pub switched_on: Option<Instant>,
+    /// When it was switched on for the first time.
+    pub first_on: Option<Instant>,
 }
 
 struct Running {
@@ -74,7 +74,7 @@ impl Machine {
         }
         switch.add_port(&spec.name, sockets::listen(&dir, spec::NET_SOCKET)?)?;
         let firmware = artifacts.firmware.clone();
-        Ok(Self { spec, dir, console, host, firmware, running: None, switched_on: None })
+        Ok(Self { spec, dir, console, host, firmware, running: None, first_on: None })
     }
 
     /// Press the power button of a machine that is off.
@@ -84,7 +84,7 @@ impl Machine {
         let [serial, shell, monitor] = names.map(|name| sockets::listen(&self.dir, name));
         let (serial, shell, monitor) = (serial?, shell?, monitor?);
         let arguments = self.spec.arguments(&self.host, &self.firmware);
-        self.switched_on = Some(Instant::now());
+        self.first_on.get_or_insert_with(Instant::now);
         let process = Process::spawn(&self.spec.name, &self.dir, "qemu-system-x86_64", &arguments, &names)?;
         self.console.attach(process.accept(&serial)?)?;
         let shell = Shell::new(process.accept(&shell)?)?;
@@ -123,34 +123,48 @@ impl Machine {
         self.monitor("cont", json!({}))
     }
 
-    /// Plug a blank disk in while it runs.
+    /// Plug a disk in while it runs, with what its file holds; a blank one when there is no file yet.
     pub fn plug_disk(&mut self, disk: DiskSpec) -> Result<()> {
-        media::blank_disk(&self.dir.join(disk.file()), disk.size)?;
-        self.plug_existing_disk(&disk)?;
+        let file = self.dir.join(disk.file());
+        if !file.exists() {
+            media::blank_disk(&file, disk.size)?;
+        }
+        self.monitor("blockdev-add", disk.contents())?;
+        self.monitor("device_add", disk.device(Some(spec::SPARE_SLOT)))?;
         self.spec.disks.push(disk);
         Ok(())
     }
 
-    /// Plug a disk in while it runs, with what its file holds.
-    pub fn plug_existing_disk(&self, disk: &DiskSpec) -> Result<()> {
-        self.monitor("blockdev-add", disk.contents())?;
-        self.monitor("device_add", disk.device(Some(spec::SPARE_SLOT)))
-    }
-
     /// Pull out a disk that was plugged in while it ran, and wait until the machine has let go of it.
     pub fn unplug_disk(&mut self, serial: &str) -> Result<()> {
-        let running = self.running()?;
-        let from = running.monitor.events.end();
-        self.monitor("device_del", json!({"id": serial}))?;
-        let gone = running.monitor.events.wait(from, self.limit(60), |event| {
-            (event.name == "DEVICE_DELETED" && event.data["device"] == serial).then_some(())
-        });
-        if !matches!(gone, Waited::Found(..)) {
-            bail!("{} did not let go of disk {serial}", self.spec.name);
-        }
-        self.monitor("blockdev-del", json!({"node-name": format!("disk-{serial}")}))?;
+        self.unplug(serial, &format!("disk-{serial}"))?;
         self.spec.disks.retain(|disk| disk.serial != serial);
         Ok(())
+    }
+
+    /// Pull the stick out and plug in one with this answer.
+    pub fn swap_stick(&mut self, answer: &str) -> Result<()> {
+        if self.spec.answer.take().is_some() {
+            self.unplug("stick", "stick")?;
+        }
+        media::answer_stick(&self.dir.join(spec::STICK), answer)?;
+        self.monitor("blockdev-add", spec::stick_contents())?;
+        self.monitor("device_add", spec::stick_device())?;
+        self.spec.answer = Some(answer.to_owned());
+        Ok(())
+    }
+
+    fn unplug(&self, device: &str, contents: &str) -> Result<()> {
+        let events = &self.running()?.monitor.events;
+        let from = events.end();
+        self.monitor("device_del", json!({"id": device}))?;
+        let gone = events.wait(from, self.limit(60), |event| {
+            (event.name == "DEVICE_DELETED" && event.data["device"] == device).then_some(())
+        });
+        if !matches!(gone, Waited::Found(..)) {
+            bail!("{} did not let go of {device}", self.spec.name);
+        }
+        self.monitor("blockdev-del", json!({"node-name": contents}))
     }
 
     /// Wait until it is off.

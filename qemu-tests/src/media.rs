@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 use lodge_model::{ids::hex, paths};
 use sha2::{Digest as _, Sha256};
 
+pub mod bundles;
+pub mod signatures;
+
 /// Make a blank disk of so many bytes. It takes no room until something is written.
 pub fn blank_disk(path: &Path, size: u64) -> Result<()> {
     let file = File::create(path).with_context(|| format!("making {}", path.display()))?;

@@ -16,6 +16,7 @@ use crate::{
     router::{self, Router},
     shell,
     switch::Switch,
+    web::Web,
 };
 
 /// Name of the center machine.
@@ -101,6 +102,13 @@ impl Rack {
         self.router.api_port
     }
 
+    /// Start the site's web server at 10.77.0.5.
+    pub fn start_web(&self) -> Result<Web> {
+        let dir = self.dir.join("web-server");
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        Web::start(&dir, &self.router)
+    }
+
     /// Take a machine out.
     pub fn remove(&mut self, name: &str) {
         self.machines.remove(name);
@@ -140,7 +148,10 @@ pub fn center_spec(artifacts: &Artifacts) -> MachineSpec {
 pub fn node_spec(number: u8) -> MachineSpec {
     let (how, bus) = if number % 2 == 1 { (Netboot::Http, Bus::Virtio) } else { (Netboot::Pxe, Bus::Nvme) };
     let disk = DiskSpec::new(bus, &node_disk(number), 12);
-    MachineSpec::new(&node_name(number), 100 + number).disk(disk).netboot(how).kernel_words(shell::KERNEL_WORD)
+    let mut spec = MachineSpec::new(&node_name(number), 100 + number).disk(disk).netboot(how).kernel_words(shell::KERNEL_WORD);
+    // Its wish for a name, so that machine and node are called the same whichever asks first.
+    spec.oem_strings.push(format!("lodge.name={}", node_name(number)));
+    spec
 }
 
 /// Name of a node's machine.

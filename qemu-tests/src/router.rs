@@ -1,7 +1,8 @@
 //! The site that the rack stands in: a router with a DHCP server that knows nothing of Lodge, and the way in for the operator.
 //!
 //! It is QEMU's user networking in a process without a machine. It gives addresses from 10.77.0.50 on, answers no PXE and no HTTP
-//! Boot, and lets nothing out: a rack needs nothing from outside. One port of the host leads to the center's API.
+//! Boot, and lets nothing out: a rack needs nothing from outside. One port of the host leads to the center's API; one address of the
+//! site, 10.77.0.5:80, leads to a web server of the rack, where a test wants one.
 
 use std::{net::TcpListener, path::Path};
 
@@ -19,12 +20,14 @@ pub struct Router {
     process: Process,
     /// Port of 127.0.0.1 that leads to the center's API.
     pub api_port: u16,
+    /// Port of 127.0.0.1 that 10.77.0.5:80 leads to.
+    pub web_port: u16,
 }
 
 impl Router {
     /// Plug a router into the switch. Its files go to `dir`.
     pub fn start(dir: &Path, switch: &Switch) -> Result<Self> {
-        let api_port = free_port()?;
+        let (api_port, web_port) = (free_port()?, free_port()?);
         switch.add_port("router", sockets::listen(dir, "net.sock")?)?;
         let center = CENTER.split('/').next().unwrap_or(CENTER);
         let site = [
@@ -35,6 +38,7 @@ impl Router {
             "ipv6=off".to_owned(),
             "restrict=on".to_owned(),
             format!("hostfwd=tcp:127.0.0.1:{api_port}-{center}:8443"),
+            format!("guestfwd=tcp:10.77.0.5:80-cmd:{}", relay(web_port)),
         ];
         let arguments = [
             "-nodefaults",
@@ -56,13 +60,18 @@ impl Router {
         ]
         .map(str::to_owned);
         let process = Process::spawn("router", dir, "qemu-system-x86_64", &arguments, &[])?;
-        Ok(Self { process, api_port })
+        Ok(Self { process, api_port, web_port })
     }
 
     /// Whether it still runs.
     pub fn is_running(&self) -> bool {
         self.process.is_running()
     }
+}
+
+/// What the router starts for each connection to 10.77.0.5:80, with the connection as standard input and output.
+fn relay(port: u16) -> String {
+    format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat >&3 & cat <&3; kill $!'")
 }
 
 /// A port of the loopback that nobody uses now.

@@ -21,6 +21,8 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// How its network card boots, after the disks.
     pub netboot: Option<Netboot>,
+    /// The network is asked before the disks.
+    pub network_first: bool,
     /// A CD, booted after the disks.
     pub cdrom: Option<PathBuf>,
     /// A USB stick labelled LODGE with this `lodge.toml` on it.
@@ -56,6 +58,8 @@ pub enum Bus {
     Virtio,
     /// NVMe.
     Nvme,
+    /// A SCSI disk on virtio-scsi.
+    Scsi,
 }
 
 /// Files of a machine, in its directory.
@@ -87,15 +91,18 @@ impl DiskSpec {
         format!("disk-{}", self.serial)
     }
 
-    /// The device, as `-device` and `device_add` take it. `slot` is a PCIe port that devices can be plugged into while it runs.
+    /// The device, as `-device` and `device_add` take it. While the machine runs, a PCIe device needs a `slot` to be plugged into.
     pub fn device(&self, slot: Option<&str>) -> serde_json::Value {
         let driver = match self.bus {
             Bus::Virtio => "virtio-blk-pci",
             Bus::Nvme => "nvme",
+            Bus::Scsi => "scsi-hd",
         };
         let mut device = json!({"driver": driver, "id": self.serial, "drive": self.node(), "serial": self.serial});
-        if let Some(slot) = slot {
-            device["bus"] = slot.into();
+        match (self.bus, slot) {
+            (Bus::Scsi, _) => device["bus"] = "scsi.0".into(),
+            (_, Some(slot)) => device["bus"] = slot.into(),
+            (_, None) => {}
         }
         device
     }
@@ -121,6 +128,7 @@ impl MachineSpec {
             memory_mib: 1024,
             disks: Vec::new(),
             netboot: None,
+            network_first: false,
             cdrom: None,
             answer: None,
             oem_strings: Vec::new(),
@@ -206,30 +214,40 @@ impl MachineSpec {
         // OVMF drives virtio-net itself; an option ROM would bring another, slower loader.
         let mut card = json!({"driver": "virtio-net-pci", "netdev": "net", "mac": self.mac(), "romfile": ""});
         if self.netboot.is_some() {
-            card["bootindex"] = (self.disks.len() + 2).into();
+            card["bootindex"] = if self.network_first { 0 } else { self.disks.len() + 2 }.into();
         }
         line.device(card);
     }
 
     fn storage(&self, line: &mut Line) {
+        // Ways in for what is plugged in later.
+        line.device(json!({"driver": "virtio-scsi-pci", "id": "scsi"}));
+        line.device(json!({"driver": "pcie-root-port", "id": SPARE_SLOT, "chassis": 1}));
+        line.device(json!({"driver": "qemu-xhci", "id": "usb"}));
         for (index, disk) in self.disks.iter().enumerate() {
             let mut device = disk.device(None);
             device["bootindex"] = (index + 1).into();
             line.blockdev(disk.contents()).device(device);
         }
-        line.device(json!({"driver": "pcie-root-port", "id": SPARE_SLOT, "chassis": 1}));
         if let Some(image) = &self.cdrom {
             let file = json!({"driver": "file", "filename": image, "read-only": true});
             line.blockdev(json!({"driver": "raw", "node-name": "cdrom", "read-only": true, "file": file}));
             line.device(json!({"driver": "ide-cd", "drive": "cdrom", "bootindex": self.disks.len() + 1}));
         }
-        // The USB port is there on every machine, so that a stick can be plugged in later.
-        line.device(json!({"driver": "qemu-xhci", "id": "usb"}));
         if self.answer.is_some() {
-            line.blockdev(json!({"driver": "raw", "node-name": "stick", "file": {"driver": "file", "filename": STICK}}));
-            line.device(json!({"driver": "usb-storage", "id": "stick", "drive": "stick", "removable": true}));
+            line.blockdev(stick_contents()).device(stick_device());
         }
     }
+}
+
+/// A stick's contents, as `blockdev-add` takes them.
+pub fn stick_contents() -> serde_json::Value {
+    json!({"driver": "raw", "node-name": "stick", "file": {"driver": "file", "filename": STICK}})
+}
+
+/// A stick, as `device_add` takes it.
+pub fn stick_device() -> serde_json::Value {
+    json!({"driver": "usb-storage", "id": "stick", "drive": "stick", "removable": true})
 }
 
 /// A PCIe port that a disk can be plugged into while the machine runs.

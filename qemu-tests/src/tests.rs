@@ -1,0 +1,180 @@
+//! The VM tests: each a promise of Lodge, shown on machines that boot what is shipped.
+//!
+//! They run one after the other in one process. The first installs a site from bare machines; those after it go on with that site, and
+//! install one of their own when it is not there (`--vm NAME`) or was left in disorder by a failure.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    artifacts::Artifacts,
+    rack::{Options, Rack},
+    scenario::{self, Site},
+};
+
+mod center_away;
+mod install;
+mod refusals;
+mod reinstall;
+mod shutdown;
+
+/// A VM test.
+pub struct VmTest {
+    /// Its name, for `--vm`.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Whether it runs without `--matrix`.
+    pub in_default: bool,
+    run: fn(&mut Bench) -> Result<()>,
+}
+
+/// All of them, in the order they run in.
+pub const TESTS: [VmTest; 7] = [
+    VmTest {
+        name: "install",
+        about: "center from the ISO, nodes by HTTP Boot and PXE, virtio and NVMe: ready without a key; sizes and memory",
+        in_default: true,
+        run: install::run,
+    },
+    VmTest {
+        name: "center-away",
+        about: "center frozen for two minutes: nodes stay up, and are ready again at once with the same agent",
+        in_default: true,
+        run: center_away::run,
+    },
+    VmTest {
+        name: "shutdown",
+        about: "login1 on the bus, block and delay inhibitors, the power button: an ordered shutdown, and back again",
+        in_default: true,
+        run: shutdown::run,
+    },
+    VmTest {
+        name: "refusals",
+        about: "wrong answers, certificates, tokens, disks and bundles on one machine: told, nothing written, goes on when mended",
+        in_default: true,
+        run: refusals::run,
+    },
+    VmTest {
+        name: "reinstall",
+        about: "a registered node is installed again by order alone, and stays the node it was",
+        in_default: true,
+        run: reinstall::run,
+    },
+    VmTest {
+        name: "nothing-to-install",
+        about: "an installed node that asks the network first gets no boot file, and starts its disk",
+        in_default: false,
+        run: reinstall::network_first,
+    },
+    VmTest {
+        name: "refusals-by-bus",
+        about: "a disk that holds something is refused on virtio and NVMe, every signature",
+        in_default: false,
+        run: refusals::by_bus,
+    },
+];
+
+/// What the tests share.
+pub struct Bench {
+    artifacts: Artifacts,
+    site: Option<Site>,
+    /// A site that could not be installed is not tried again by every test.
+    no_site: Option<String>,
+    say: Box<dyn FnMut(&str)>,
+}
+
+/// How the tests went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many passed.
+    pub passed: usize,
+    /// How many did not.
+    pub failed: usize,
+}
+
+/// Nodes of the site, besides the center.
+const NODES: u8 = 2;
+/// Lines of each console in a failure's report.
+const LAST_LINES: usize = 25;
+
+impl Bench {
+    /// A bench without a site. `say` is told, line by line, what goes on.
+    pub fn new(artifacts: Artifacts, say: impl FnMut(&str) + 'static) -> Result<Self> {
+        Ok(Self { artifacts: artifacts.checked()?, site: None, no_site: None, say: Box::new(say) })
+    }
+
+    /// Run tests, whatever comes of each.
+    pub fn run(&mut self, tests: &[&VmTest]) -> Summary {
+        let mut summary = Summary::default();
+        for test in tests {
+            self.say(&format!("vm test {} ... ({})", test.name, test.about));
+            let started = Instant::now();
+            let outcome = (test.run)(self);
+            let took = started.elapsed().as_secs();
+            match outcome {
+                Ok(()) => {
+                    summary.passed += 1;
+                    self.say(&format!("vm test {} ... ok ({took} s)", test.name));
+                }
+                Err(error) => {
+                    summary.failed += 1;
+                    self.say(&format!("vm test {} ... FAILED ({took} s)\n{error:#}", test.name));
+                    // What a failed test leaves behind is no ground for another.
+                    if let Some(site) = self.site.take() {
+                        self.say(&site.rack.last_lines(LAST_LINES));
+                    }
+                }
+            }
+        }
+        summary
+    }
+
+    /// Tell what goes on.
+    pub fn say(&mut self, text: &str) {
+        (self.say)(text);
+    }
+
+    /// A site of a center and two nodes, all ready.
+    fn site(&mut self) -> Result<&mut Site> {
+        if let Some(why) = &self.no_site {
+            bail!("there is no site to test on: {why}");
+        }
+        if self.site.is_none() {
+            let started = Instant::now();
+            let mut rack = self.rack("site")?;
+            let operator = match scenario::install(&mut rack, NODES) {
+                Ok(operator) => operator,
+                Err(error) => {
+                    self.say(&rack.last_lines(LAST_LINES));
+                    self.no_site = Some(format!("{error:#}"));
+                    return Err(error);
+                }
+            };
+            let seconds = started.elapsed().as_secs();
+            self.say(&format!("site installed from power-on in {seconds} s\n{}", scenario::timelines(&rack)));
+            self.site = Some(Site { rack, operator, nodes: (1..=NODES).collect() });
+        }
+        self.site.as_mut().context("the site is gone")
+    }
+
+    /// An empty rack.
+    fn rack(&self, name: &str) -> Result<Rack> {
+        Rack::new(name, self.artifacts.clone(), Options { capture: true, ..Options::default() })
+    }
+}
+
+/// Ask until `look` gives something: a bounded retry, because the center's list of nodes is a question and not an event.
+fn ask_until<R>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<Option<R>>) -> Result<R> {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if started.elapsed() > limit {
+            bail!("{what} did not come about within {:.0} s", limit.as_secs_f64());
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
