@@ -5,10 +5,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result};
-use lodge_model::{answer::Answer, paths::{ANSWER_NAME, BUNDLE_NAME, MEDIUM_LABEL}};
+use lodge_model::{
+    answer::Answer,
+    paths::{ANSWER_NAME, BUNDLE_NAME, MEDIUM_LABEL},
+};
 
 use super::{Artifacts, Builder, root::install, stamp::Key, tree::epoch};
 use crate::progress::{Progress, run};
@@ -34,12 +38,11 @@ pub struct Contents<'a> {
     pub bundle_key: &'a str,
 }
 
-/// Make the medium, unless nothing changed. Returns the step's key.
-pub fn ensure(builder: &mut Builder, contents: &Contents, iso: &Path) -> Result<String> {
+/// Make the medium, unless nothing changed.
+pub fn ensure(builder: &mut Builder, contents: &Contents, iso: &Path) -> Result<()> {
     // The bundle holds the UKI, and that the others.
-    let key = Key::new("iso 1").text(contents.bundle_key).text(contents.command_line).text(&epoch()).finish();
-    builder.step("ISO", &key, &[iso.to_path_buf()], |builder| write(builder.progress, contents, None, iso))?;
-    Ok(key)
+    let key = Key::new("iso 4").text(contents.bundle_key).text(contents.command_line).text(&epoch()).finish();
+    builder.step("ISO", &key, &[iso.to_path_buf()], |builder| write(builder.progress, contents, None, iso))
 }
 
 /// Whether the installer would understand an answer file.
@@ -63,7 +66,7 @@ pub fn with_answer(progress: &dyn Progress, made: &Artifacts, answer: &Path, tar
 }
 
 fn write(progress: &dyn Progress, contents: &Contents, answer: Option<&Path>, target: &Path) -> Result<()> {
-    // Beside the target: on the same file system, so that hard links and the last rename work, and two media can be made at once.
+    // Beside the target: on the same file system, so that the last rename works, and two media can be made at once.
     let stage = target.with_extension("iso.stage");
     if stage.exists() {
         fs::remove_dir_all(&stage).with_context(|| format!("clearing {}", stage.display()))?;
@@ -76,6 +79,7 @@ fn write(progress: &dyn Progress, contents: &Contents, answer: Option<&Path>, ta
     if let Some(answer) = answer {
         install(answer, &root.join(ANSWER_NAME), 0o644)?;
     }
+    set_times(&root)?;
     make_iso(progress, &root, &esp, &stage.join("iso"))?;
     fs::rename(stage.join("iso"), target).with_context(|| format!("putting {} into place", target.display()))?;
     fs::remove_dir_all(&stage).with_context(|| format!("clearing {}", stage.display()))
@@ -113,18 +117,9 @@ fn fill(contents: &Contents, stage: &Path) -> Result<()> {
         contents.command_line
     );
     fs::write(stage.join("isolinux/isolinux.cfg"), config).context("writing isolinux.cfg")?;
-    link_or_copy(contents.kernel, &stage.join("boot/vmlinuz"))?;
-    link_or_copy(contents.initrd, &stage.join("boot/initrd"))?;
-    link_or_copy(contents.bundle, &stage.join(BUNDLE_NAME))
-}
-
-/// A hard link saves writing hundreds of megabytes twice.
-fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to.parent().unwrap_or(to)).with_context(|| format!("making a directory for {}", to.display()))?;
-    match fs::hard_link(from, to) {
-        Ok(()) => Ok(()),
-        Err(_) => install(from, to, 0o644),
-    }
+    install(contents.kernel, &stage.join("boot/vmlinuz"), 0o644)?;
+    install(contents.initrd, &stage.join("boot/initrd"), 0o644)?;
+    install(contents.bundle, &stage.join(BUNDLE_NAME), 0o644)
 }
 
 fn make_iso(progress: &dyn Progress, root: &Path, esp: &Path, iso: &Path) -> Result<()> {
@@ -164,6 +159,22 @@ fn make_iso(progress: &dyn Progress, root: &Path, esp: &Path, iso: &Path) -> Res
     ]);
     command.arg("-isohybrid-gpt-basdat").arg(root);
     run(progress, &mut command).context("making the medium")
+}
+
+/// With `SOURCE_DATE_EPOCH` set, xorriso takes all its times from the files' last change.
+fn set_times(dir: &Path) -> Result<()> {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(epoch().parse().context("reading SOURCE_DATE_EPOCH")?);
+    for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
+        let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
+        if path.is_dir() {
+            set_times(&path)?;
+        } else {
+            let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+            file.set_modified(time).with_context(|| format!("setting the time of {}", path.display()))?;
+        }
+    }
+    let opened = fs::File::open(dir).with_context(|| format!("opening {}", dir.display()))?;
+    opened.set_modified(time).with_context(|| format!("setting the time of {}", dir.display()))
 }
 
 /// Where the medium of this name is written when nobody says.

@@ -106,8 +106,8 @@ pub fn ensure(progress: &dyn Progress) -> Result<Artifacts> {
         bundle: &bundle,
         bundle_key: &bundle_key,
     };
-    let iso_key = iso::ensure(&mut builder, &contents, &iso)?;
-    write_sums(&mut builder, &iso_key, &[&efi, &vmlinuz, &initrd, &bundle, &iso])?;
+    iso::ensure(&mut builder, &contents, &iso)?;
+    write_sums(&mut builder, &[&efi, &vmlinuz, &initrd, &bundle, &iso])?;
     let programs = builder.source.join("target/release");
     let release_pub = signer.public;
     Ok(Artifacts {
@@ -156,9 +156,9 @@ fn copy_kernel(tree: &tree::Tree, vmlinuz: &Path) -> Result<()> {
     if same { Ok(()) } else { root::install(&kernel, vmlinuz, 0o644) }
 }
 
-fn write_sums(builder: &mut Builder, key: &str, files: &[&Path]) -> Result<()> {
+fn write_sums(builder: &mut Builder, files: &[&Path]) -> Result<()> {
     let sums = builder.at("SHA256SUMS");
-    let key = Key::new("sums 1").text(key).finish();
+    let key = files.iter().try_fold(Key::new("sums 2"), |key, file| key.look(file))?.finish();
     builder.step("checksums", &key, std::slice::from_ref(&sums), |_| {
         let mut text = String::new();
         for file in files {

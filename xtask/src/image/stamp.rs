@@ -48,6 +48,12 @@ impl Key {
         Ok(self)
     }
 
+    /// Add how a file looks (length and time of change), for those too big to be read each time.
+    pub fn look(self, path: &Path) -> Result<Self> {
+        let look = describe("", &[path.to_path_buf()])?;
+        Ok(self.text(&look))
+    }
+
     /// The key as hexadecimal digits.
     pub fn finish(self) -> String {
         hex(self.0.finish().as_ref())
