@@ -1,0 +1,287 @@
+//! The agent's talk with the center: register, then one heartbeat after the other. The answers are orders; what is reported is
+//! whatever the reconciler said last.
+//!
+//! The center holds a heartbeat while it has no news, so that orders arrive at once. When the center is away the node goes on as it
+//! is; the pauses between tries stay short, so that the node is `ready` again soon after the center is back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use lodge_client::{Center, Error};
+use lodge_model::api::{Heartbeat, Orders, Register, ShareHealth};
+use lodge_model::ids::BootId;
+use lodge_model::node::{BootFile, NodeFile};
+use lodge_model::timing;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::backoff::Backoff;
+use crate::durable;
+use crate::moments::{self, Moments};
+use crate::reconcile::plan::Report;
+use crate::uplink;
+use crate::watch::FileWatch;
+
+/// Half of what the center may count on, so that a connect time limit fits into it as well.
+const PAUSE_MAX: Duration = Duration::from_secs(timing::RETRY_MAX.as_secs() / 2);
+/// A center that answers at once with nothing new is not asked more often than this.
+const BEAT_MIN: Duration = Duration::from_millis(500);
+/// The newest generation seen in this boot, so that a restart of the agent does not forget it.
+pub const GENERATION_FILE: &str = "/run/lodge/generation";
+
+/// One side of the talk.
+pub struct Session {
+    /// The center.
+    pub center: Center,
+    /// What the installer wrote.
+    pub file: NodeFile,
+    /// What the initrd wrote.
+    pub boot: BootFile,
+    /// Times of this boot.
+    pub moments: Moments,
+    /// Where orders go.
+    pub orders: watch::Sender<Option<Orders>>,
+    /// Where reports come from.
+    pub report: watch::Receiver<Report>,
+    /// Set when the node is going down: then nothing more is said.
+    pub going_down: watch::Receiver<bool>,
+}
+
+/// Why a round of heartbeats ended.
+enum End {
+    /// Register (again).
+    Register,
+    /// The node is going down.
+    Down,
+}
+
+/// What a talk remembers from one heartbeat to the next.
+struct Memory {
+    newest: Generation,
+    phases_told: usize,
+    backoff: Backoff,
+    complaint: String,
+}
+
+impl Session {
+    /// Talk until the node goes down.
+    pub async fn run(mut self) -> Result<()> {
+        let newest = Generation::read(GENERATION_FILE.into());
+        let mut memory = Memory { newest, phases_told: 0, backoff: Backoff::up_to(PAUSE_MAX), complaint: String::new() };
+        let mut network = FileWatch::new(Path::new(uplink::FILE))?;
+        loop {
+            let address = match self.register(&mut memory).await {
+                Ok(address) => address,
+                Err(error) => {
+                    self.complain(&mut memory, &error, "registering with the center");
+                    tokio::select! {
+                        () = sleep(memory.backoff.pause()) => continue,
+                        end = down(&mut self.going_down) => return end,
+                    }
+                }
+            };
+            match self.beat(&mut memory, &mut network, &address).await? {
+                End::Register => {}
+                End::Down => return Ok(()),
+            }
+        }
+    }
+
+    /// Say who this is and what it is made of; the address that was registered.
+    async fn register(&self, memory: &mut Memory) -> Result<String> {
+        let address = uplink::read()?.ip().to_owned();
+        let phases = self.moments.phases(&self.boot);
+        let told = phases.len();
+        let facts = tokio::task::spawn_blocking(lodge_sys::facts::gather).await.context("gathering facts")??;
+        let register = Register {
+            boot: boot_id()?,
+            facts,
+            roles: self.file.roles.clone(),
+            version: self.boot.version.clone(),
+            kernel: kernel()?,
+            slot: self.boot.slot,
+            disk_serial: self.file.disk_serial.clone(),
+            address: address.clone(),
+            phases,
+        };
+        let orders = self.center.register(&register).await?;
+        memory.phases_told = told;
+        self.moments.record(moments::REGISTERED)?;
+        self.well(memory);
+        tracing::info!("registered with the center at {}", self.center.url());
+        self.take(memory, orders)?;
+        Ok(address)
+    }
+
+    /// Heartbeats until something else must be done.
+    async fn beat(&mut self, memory: &mut Memory, network: &mut FileWatch, address: &str) -> Result<End> {
+        let boot = boot_id()?;
+        loop {
+            let began = Instant::now();
+            let report = self.report.borrow_and_update().clone();
+            let phases = self.moments.phases(&self.boot);
+            let all = phases.len();
+            let phases = if all > memory.phases_told { phases } else { Vec::new() };
+            let Report { share, generation, problem } = report.clone();
+            let heartbeat = Heartbeat { boot, share, generation, problem, phases };
+            tokio::select! {
+                answer = self.center.heartbeat(&heartbeat) => match answer {
+                    Ok(orders) if orders.register_again => return Ok(End::Register),
+                    Ok(orders) => {
+                        memory.phases_told = all;
+                        self.well(memory);
+                        let before = memory.newest.value;
+                        self.take(memory, orders)?;
+                        if memory.newest.value == before {
+                            let mut report_now = self.report.clone();
+                            tokio::select! {
+                                () = sleep_until(began + BEAT_MIN) => {}
+                                () = urgent(&mut report_now, &report) => {}
+                                end = down(&mut self.going_down) => return end.map(|()| End::Down),
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        let again = matches!(error, Error::Refused { .. });
+                        self.complain(memory, &error.into(), "telling the center that all is well");
+                        sleep(memory.backoff.pause()).await;
+                        if again {
+                            return Ok(End::Register);
+                        }
+                    }
+                },
+                // News do not wait for the answer to old ones.
+                () = urgent(&mut self.report, &report) => {}
+                changed = network.changed() => {
+                    changed?;
+                    if uplink::read()?.ip() != address {
+                        return Ok(End::Register);
+                    }
+                }
+                end = down(&mut self.going_down) => return end.map(|()| End::Down),
+            }
+        }
+    }
+
+    /// Orders older than the newest that was seen are refused.
+    fn take(&self, memory: &mut Memory, orders: Orders) -> Result<()> {
+        if let Err(refusal) = memory.newest.accept(orders.generation)? {
+            tracing::warn!("{refusal}");
+            return Ok(());
+        }
+        self.orders.send_if_modified(|last| {
+            let news = last.as_ref() != Some(&orders);
+            *last = Some(orders);
+            news
+        });
+        Ok(())
+    }
+
+    fn well(&self, memory: &mut Memory) {
+        if !memory.complaint.is_empty() {
+            tracing::info!("the center at {} answers again", self.center.url());
+        }
+        memory.complaint.clear();
+        memory.backoff.reset();
+    }
+
+    /// Each complaint is logged once, not with every try.
+    fn complain(&self, memory: &mut Memory, error: &anyhow::Error, doing: &str) {
+        let text = format!("{doing}: {error:#}");
+        if text != memory.complaint {
+            tracing::warn!("{text}; trying again");
+            memory.complaint = text;
+        }
+    }
+}
+
+/// Wait for a report that the center should have now: not for another number of milliseconds.
+async fn urgent(report: &mut watch::Receiver<Report>, told: &Report) {
+    let is_news = |now: &Report| {
+        let same_health = std::mem::discriminant(&now.share) == std::mem::discriminant(&told.share);
+        let same_failure = !matches!(now.share, ShareHealth::Failed { .. }) || now.share == told.share;
+        !(same_health && same_failure) || now.generation != told.generation || now.problem != told.problem
+    };
+    if report.wait_for(is_news).await.is_err() {
+        // The reconciler has ended, and the agent with it.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn down(going_down: &mut watch::Receiver<bool>) -> Result<()> {
+    going_down.wait_for(|down| *down).await.map(drop).context("following the shutdown")
+}
+
+/// The newest generation of orders that was seen in this boot.
+struct Generation {
+    value: u64,
+    path: PathBuf,
+}
+
+impl Generation {
+    fn read(path: PathBuf) -> Self {
+        let value = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        Self { value, path }
+    }
+
+    /// The inner result says why orders are refused.
+    fn accept(&mut self, generation: u64) -> Result<Result<(), String>> {
+        let newest = self.value;
+        if generation < newest {
+            return Ok(Err(format!("orders of generation {generation} are refused: {newest} has been seen")));
+        }
+        if generation > newest {
+            durable::write(&self.path, generation.to_string().as_bytes(), 0o600)?;
+            self.value = generation;
+        }
+        Ok(Ok(()))
+    }
+}
+
+fn boot_id() -> Result<BootId> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(PATH).with_context(|| format!("reading {PATH}"))?;
+    text.parse().with_context(|| format!("reading {PATH}"))
+}
+
+fn kernel() -> Result<String> {
+    let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
+    name.release().to_str().map(str::to_owned).ok_or_else(|| anyhow!("the kernel's release is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_older_than_the_newest_are_refused_even_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generation");
+        let mut newest = Generation::read(path.clone());
+        assert_eq!(newest.accept(5).unwrap(), Ok(()));
+        assert_eq!(newest.accept(5).unwrap(), Ok(()));
+        let mut newest = Generation::read(path);
+        assert!(newest.accept(4).unwrap().unwrap_err().contains("5 has been seen"));
+        assert_eq!(newest.accept(6).unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn another_probe_time_is_not_urgent_and_a_failure_is() {
+        let report = |share| Report { share, generation: 1, problem: None };
+        let told = report(ShareHealth::Mounted { probe_ms: 3 });
+        let (sender, mut receiver) = watch::channel(told.clone());
+        let soon = Duration::from_millis(20);
+        sender.send_replace(report(ShareHealth::Mounted { probe_ms: 9 }));
+        assert!(tokio::time::timeout(soon, urgent(&mut receiver, &told)).await.is_err());
+        sender.send_replace(report(ShareHealth::Failed { error: "frozen".into() }));
+        tokio::time::timeout(Duration::from_secs(5), urgent(&mut receiver, &told)).await.unwrap();
+    }
+
+    #[test]
+    fn this_boot_and_this_kernel_have_names() {
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
+        assert!(!kernel().unwrap().is_empty());
+    }
+}

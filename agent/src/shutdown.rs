@@ -1,0 +1,125 @@
+//! Going down in order: init announces it, whatever the cause; the agent holds it back for who asked for that, says good-bye to the
+//! center, and lets init proceed. init waits no longer than the cause's deadline, so nothing here can keep a machine up for ever.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use lodge_client::Center;
+use lodge_model::initproto::{Cause, Down, Line, Request};
+use lodge_model::timing;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::backoff::Backoff;
+use crate::init::{self, Events};
+use crate::login1::inhibitors::{Book, Operation};
+use crate::login1::locks::Locks;
+
+/// What the agent needs for its own last words, within the deadline.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Waits for init's word.
+pub struct Shutdown {
+    /// init's socket.
+    pub init: PathBuf,
+    /// Who holds a shutdown back.
+    pub locks: Arc<Locks>,
+    /// Set when the node is going down.
+    pub going_down: watch::Sender<bool>,
+    /// The center, once the node has one.
+    pub center: watch::Receiver<Option<Center>>,
+}
+
+impl Shutdown {
+    /// Follow init for as long as the agent lives; its socket may be away for a while.
+    pub async fn run(self) {
+        let mut backoff = Backoff::up_to(RETRY_MAX);
+        let mut last = String::new();
+        loop {
+            let Err(error) = self.follow(&mut backoff).await;
+            let text = format!("{error:#}");
+            if text != last {
+                tracing::warn!("not following init: {text}; trying again");
+                last = text;
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+
+    async fn follow(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible> {
+        let mut events = Events::subscribe(&self.init).await?;
+        loop {
+            let line = events.next().await?;
+            backoff.reset();
+            match line {
+                Line::Shutdown { down, cause, deadline } => {
+                    self.go_down(down, cause, Duration::from_secs(deadline.into())).await
+                }
+                Line::Error(why) => bail!("init refuses: {why}"),
+                Line::Ok | Line::Service { .. } | Line::Exit { .. } => {}
+            }
+        }
+    }
+
+    async fn go_down(&self, down: Down, cause: Cause, deadline: Duration) {
+        tracing::info!("going down: {down} by {cause}");
+        self.wait_for_blocks(cause, deadline.saturating_sub(timing::INHIBIT_DELAY_MAX + LAST_WORDS)).await;
+        self.going_down.send_replace(true);
+        self.wait_for_delays().await;
+        self.say_goodbye(down, cause).await;
+        if let Err(error) = init::request(&self.init, &Request::Proceed).await {
+            tracing::warn!("{error:#}; init goes on by itself at its deadline");
+        }
+    }
+
+    /// A block inhibitor holds it until it is released or the time is over.
+    async fn wait_for_blocks(&self, cause: Cause, limit: Duration) {
+        let operations = operations(cause);
+        let holders = |book: &Book| book.blocking(operations).map(ToString::to_string).collect::<Vec<_>>();
+        let held_by = self.locks.look(holders);
+        if held_by.is_empty() {
+            return;
+        }
+        tracing::warn!("held for up to {} s by {}", limit.as_secs(), held_by.join(" and by "));
+        let hold = Request::Hold(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
+        if let Err(error) = init::request(&self.init, &hold).await {
+            tracing::warn!("{error:#}");
+        }
+        match timeout(limit, self.locks.until(|book| holders(book).is_empty())).await {
+            Ok(()) => tracing::info!("no longer held"),
+            Err(_) => {
+                tracing::warn!("the time is over; going down although held by {}", self.locks.look(holders).join(" and by "))
+            }
+        }
+    }
+
+    /// A delay inhibitor has logind's five seconds.
+    async fn wait_for_delays(&self) {
+        let delays = |book: &Book| book.delaying(&[Operation::Shutdown]).map(ToString::to_string).collect::<Vec<_>>();
+        if timeout(timing::INHIBIT_DELAY_MAX, self.locks.until(|book| delays(book).is_empty())).await.is_err() {
+            tracing::warn!("not waiting any longer for {}", self.locks.look(delays).join(" and "));
+        }
+    }
+
+    async fn say_goodbye(&self, down: Down, cause: Cause) {
+        let Some(center) = self.center.borrow().clone() else { return };
+        match timeout(LAST_WORDS, center.going_down(&format!("{down} by {cause}"))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("telling the center: {error}"),
+            Err(_) => tracing::warn!("telling the center: no answer within {} s", LAST_WORDS.as_secs()),
+        }
+    }
+}
+
+/// What a block inhibitor must hold to hold this back.
+fn operations(cause: Cause) -> &'static [Operation] {
+    match cause {
+        Cause::Button => &[Operation::Shutdown, Operation::HandlePowerKey],
+        Cause::CtrlAltDel => &[Operation::Shutdown, Operation::HandleRebootKey],
+        // The power is going: nothing but the deadline counts for a UPS either, but a lock may use what time there is.
+        Cause::Power | Cause::Request => &[Operation::Shutdown],
+    }
+}
