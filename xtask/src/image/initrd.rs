@@ -76,7 +76,7 @@ pub fn ensure(
     version: &str,
     out: &Path,
 ) -> Result<String> {
-    let key = Key::new("initrd 1").text(&base.1).text(&programs.initrd_key()?).file(public_key)?.text(version).finish();
+    let key = Key::new("initrd 2").text(&base.1).text(&programs.initrd_key()?).file(public_key)?.text(version).finish();
     builder.step("initrd", &key, &[out.to_path_buf()], |builder| {
         let stage = fresh_stage(builder, "initrd-own")?;
         for program in PROGRAMS.iter().filter(|program| program.is_static) {
@@ -86,8 +86,12 @@ pub fn ensure(
         fs::write(stage.join("usr/lib/lodge/os-release"), os_release(version)).context("writing os-release")?;
         let own = builder.cache("initrd-own.cpio.zst");
         pack(builder, &stage, &own)?;
-        let mut whole = fs::read(&base.0).with_context(|| format!("reading {}", base.0.display()))?;
-        whole.extend(fs::read(&own).with_context(|| format!("reading {}", own.display()))?);
+        let mut whole = Vec::new();
+        for archive in [&base.0, &own] {
+            whole.extend(fs::read(archive).with_context(|| format!("reading {}", archive.display()))?);
+            // The kernel skips zeros, and an uncompressed archive that somebody appends has to start at a multiple of 4.
+            whole.resize(whole.len().next_multiple_of(4), 0);
+        }
         fs::write(out, whole).with_context(|| format!("writing {}", out.display()))
     })?;
     Ok(key)
