@@ -1,7 +1,10 @@
 //! Going down in order: init announces it, whatever the cause; the agent holds it back for who asked for that, says good-bye to the
 //! center, and lets init proceed. init waits no longer than the cause's deadline, so nothing here can keep a machine up for ever.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,14 +52,22 @@ impl Shutdown {
         }
     }
 
-    async fn follow(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible> {
+    async fn follow(&self, backoff: &mut Backoff) -> Result<Infallible> {
         let mut events = Events::subscribe(&self.init).await?;
+        let mut going: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(pending());
         loop {
-            let line = events.next().await?;
+            let line = tokio::select! {
+                line = events.next() => line?,
+                () = &mut going => {
+                    going = Box::pin(pending());
+                    continue;
+                }
+            };
             backoff.reset();
             match line {
+                // A second announcement is the first one with another deadline: what was waited for is waited for anew.
                 Line::Shutdown { down, cause, deadline } => {
-                    self.go_down(down, cause, Duration::from_secs(deadline.into())).await
+                    going = Box::pin(self.go_down(down, cause, Duration::from_secs(deadline.into())));
                 }
                 Line::Error(why) => bail!("init refuses: {why}"),
                 Line::Ok | Line::Service { .. } | Line::Exit { .. } => {}
@@ -67,7 +78,7 @@ impl Shutdown {
     async fn go_down(&self, down: Down, cause: Cause, deadline: Duration) {
         tracing::info!("going down: {down} by {cause}");
         self.wait_for_blocks(cause, deadline.saturating_sub(timing::INHIBIT_DELAY_MAX + LAST_WORDS)).await;
-        self.going_down.send_replace(true);
+        self.going_down.send_if_modified(|is_going_down| !std::mem::replace(is_going_down, true));
         self.wait_for_delays().await;
         self.say_goodbye(down, cause).await;
         if let Err(error) = init::request(&self.init, &Request::Proceed).await {

@@ -151,7 +151,7 @@ impl Manager {
     ) -> Result<zbus::OwnedFd, Refusal> {
         let (uid, pid) = caller(&call, bus).await?;
         let inhibitor = Inhibitor::ask(what, who, why, mode, uid, pid).map_err(Refusal::InvalidArgs)?;
-        if inhibitor.mode == Mode::Block && uid != 0 {
+        if inhibitor.mode == Mode::Block && !is_root(uid) {
             return Err(Refusal::AccessDenied("only root may block a shutdown; ask for mode delay".into()));
         }
         if *self.going_down.borrow() && inhibitor.what.contains(&Operation::Shutdown) {
@@ -208,7 +208,7 @@ impl Manager {
     /// Refuse, or hand over to init, which announces the shutdown to the agent as it does with every other cause.
     async fn go_down(&self, down: Down, flags: u64, call: &Header<'_>, bus: &Connection) -> Result<(), Refusal> {
         let (uid, pid) = caller(call, bus).await?;
-        if uid != 0 {
+        if !is_root(uid) {
             return Err(Refusal::AccessDenied(format!("only root may ask for {down}, this is user {uid}")));
         }
         if flags & SKIP_INHIBITORS == 0 {
@@ -224,7 +224,12 @@ impl Manager {
 }
 
 async fn can(call: &Header<'_>, bus: &Connection) -> Result<&'static str, Refusal> {
-    Ok(if caller(call, bus).await?.0 == 0 { "yes" } else { "no" })
+    Ok(if is_root(caller(call, bus).await?.0) { "yes" } else { "no" })
+}
+
+/// Root, or whoever the agent itself runs as: on a node that is root.
+fn is_root(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
 /// User and process of the caller, as the bus knows them.

@@ -232,3 +232,43 @@ async fn a_request_that_makes_no_sense_is_refused() {
         assert!(matches!(&error, zbus::Error::FDO(error) if matches!(**error, zbus::fdo::Error::InvalidArgs(_))), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_second_announcement_shortens_the_wait() {
+    let Some(mut node) = node().await else { return };
+    let login1 = node.login1().await;
+    let _lock = login1.inhibit("shutdown", "backup", "copying", "block").await.unwrap();
+    node.events.send("shutdown reboot request 900".into()).unwrap();
+    assert_eq!(node.request().await, "hold 893");
+    node.events.send("shutdown poweroff power 8".into()).unwrap();
+    assert_eq!(node.request().await, "hold 1");
+    assert_eq!(node.request().await, "proceed");
+}
+
+#[tokio::test]
+async fn the_programs_of_systemd_work_unchanged() {
+    let Some(node) = node().await else { return };
+    let login1 = node.login1().await;
+    let bus = node.address.to_string();
+    let mut command = tokio::process::Command::new("systemd-inhibit");
+    command
+        .args(["--what=shutdown", "--who=backup", "--why=copying", "--mode=block", "cat"])
+        .env("DBUS_SYSTEM_BUS_ADDRESS", &bus);
+    let mut holder = match command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn() {
+        Ok(holder) => holder,
+        Err(error) => return eprintln!("SKIPPED: this test needs systemd-inhibit (package systemd): {error}"),
+    };
+    let mut changes = login1.receive_block_inhibited_changed().await;
+    while login1.block_inhibited().await.unwrap() != "shutdown" {
+        timeout(SOON, changes.next()).await.unwrap();
+    }
+    let call = ["call", NAME, PATH, "org.freedesktop.login1.Manager", "PowerOff", "b", "false"];
+    let refused = tokio::process::Command::new("busctl").arg(format!("--address={bus}")).args(call).output().await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("\"backup\"") && said.contains("copying"), "{said}");
+    drop(holder.stdin.take());
+    assert!(timeout(SOON, holder.wait()).await.unwrap().unwrap().success());
+    while login1.block_inhibited().await.unwrap() != "" {
+        timeout(SOON, changes.next()).await.unwrap();
+    }
+}
