@@ -7,9 +7,11 @@ use clap::{Parser, Subcommand};
 
 use progress::Console;
 
+mod demo;
 mod image;
 mod progress;
 mod setup;
+mod test;
 
 /// Builds, boots and tests Lodge. Everything it makes is below out/.
 #[derive(Parser)]
@@ -39,6 +41,19 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Install a site on virtual machines before your eyes: a center from the ISO, blank nodes over the network, all ready in the end.
+    ///
+    /// It stays up until Ctrl-C, for trying the `lodge` command and the consoles. Everything it leaves behind is below out/rack/demo.
+    Demo(demo::Arguments),
+    /// Open the console of a machine of a running demo or test in this terminal; Ctrl-] leaves it.
+    Console {
+        /// The machine, as `node1` or `center1`.
+        name: String,
+    },
+    /// Run every test: of the crates, then on virtual machines that boot what is shipped.
+    ///
+    /// The last line counts the VM tests. A VM test that fails prints the last lines of every console and where the whole ones are.
+    Test(test::Arguments),
     /// Install what building and testing need on Debian 12 or 13. The other commands do this by themselves.
     Setup {
         /// Only say what would be installed and why.
@@ -75,6 +90,9 @@ fn run(command: Command) -> Result<()> {
             println!("{}", target.display());
             Ok(())
         }
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Console { name } => demo::attach::run(&name),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Setup { dry_run: true } => {
             println!("{}", setup::explain()?.trim_end());
             Ok(())

@@ -1,0 +1,210 @@
+//! `cargo xtask demo`: a site from bare machines, before one's eyes.
+//!
+//! The rack runs in a thread of its own; this one shows what the consoles say and waits for Ctrl-C. When the process ends, for whatever
+//! reason, the kernel ends the machines with it (see `lodge_qemu_tests::process`).
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use lodge_qemu_tests::{
+    console::RackLine,
+    rack::{CENTER, Options, Rack, node_name},
+    scenario::{self, Site},
+};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::{image, progress::Console};
+
+pub mod attach;
+mod row;
+mod show;
+
+use row::{Change, Row};
+use show::Show;
+
+/// Where a demo's rack is, below out/rack.
+pub const RACK: &str = "demo";
+
+/// What the command takes.
+#[derive(Args)]
+pub struct Arguments {
+    /// End when every machine is ready, and take everything down.
+    #[arg(long)]
+    once: bool,
+    /// How many blank nodes boot from the center.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=50))]
+    nodes: u8,
+    /// Put the rack's files (disks, consoles, logs) there, and leave them when it is taken down.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Print one JSON object a line for every event, instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// From then on messages are heard.
+static RACK_RUNS: AtomicBool = AtomicBool::new(false);
+
+/// What the main thread hears.
+enum Message {
+    Line(RackLine),
+    Built(Result<Box<Site>>),
+    Stop,
+}
+
+/// Run it.
+pub fn run(arguments: Arguments) -> Result<()> {
+    let (tell, hear) = mpsc::channel();
+    stop_on_signals(tell.clone())?;
+    let built = image::ensure(&Console::new()?)?;
+    let dir = arguments.keep.clone().unwrap_or_else(|| image::out_dir().join("rack").join(RACK));
+    refuse_strangers(&dir)?;
+    let started = Instant::now();
+    let mut show = Show::new(arguments.json)?;
+    start(&arguments, artifacts(&built), &dir, tell)?;
+    RACK_RUNS.store(true, Ordering::Relaxed);
+    let site = follow(&hear, &mut show)?;
+    show.end();
+    let seconds = started.elapsed().as_secs();
+    if !arguments.json {
+        println!("{}", farewell(&site, &dir, seconds, arguments.once)?);
+    }
+    if !arguments.once {
+        wait_for_stop(&hear, &mut show);
+    }
+    take_down(*site, arguments.keep.is_some())
+}
+
+/// What the image step built, as the rack takes it.
+pub fn artifacts(built: &image::Artifacts) -> lodge_qemu_tests::artifacts::Artifacts {
+    let (firmware, variables) = built.tools.ovmf();
+    lodge_qemu_tests::artifacts::Artifacts { out: image::out_dir(), firmware, variables, cli: built.programs.join("lodge") }
+}
+
+/// Ctrl-C and SIGTERM become messages. The signals are blocked here, before there is another thread, so that every thread inherits it.
+fn stop_on_signals(tell: Sender<Message>) -> Result<()> {
+    let mut signals = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
+    signals.thread_block().context("blocking signals")?;
+    let listen = move || {
+        let mut asked = false;
+        while signals.wait().is_ok() {
+            // Whoever builds does not hear messages yet, and a second Ctrl-C means it. The kernel ends the machines with us.
+            if asked || !RACK_RUNS.load(Ordering::Relaxed) || tell.send(Message::Stop).is_err() {
+                std::process::exit(130);
+            }
+            asked = true;
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;
+    Ok(())
+}
+
+/// A rack's directory is cleared before it is used: never one that holds something else.
+fn refuse_strangers(dir: &Path) -> Result<()> {
+    let ours = |dir: &Path| dir.join("site").is_dir();
+    let empty = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    if dir.exists() && !ours(dir) && !empty(dir) {
+        bail!("{} holds something that is no rack; name an empty or a new directory", dir.display());
+    }
+    Ok(())
+}
+
+/// Set the rack going.
+fn start(
+    arguments: &Arguments,
+    artifacts: lodge_qemu_tests::artifacts::Artifacts,
+    dir: &Path,
+    tell: Sender<Message>,
+) -> Result<()> {
+    let (followers, lines) = mpsc::channel();
+    let forward = tell.clone();
+    let pass_on = move || lines.into_iter().try_for_each(|line| forward.send(Message::Line(line)));
+    std::thread::Builder::new().name("lines".into()).spawn(pass_on).context("starting a thread")?;
+    let (nodes, options) = (arguments.nodes, Options { dir: Some(dir.to_owned()), capture: false, followers: Some(followers) });
+    let build = move || drop(tell.send(Message::Built(build(artifacts, options, nodes))));
+    std::thread::Builder::new().name("rack".into()).spawn(build).context("starting a thread")?;
+    Ok(())
+}
+
+fn build(artifacts: lodge_qemu_tests::artifacts::Artifacts, options: Options, nodes: u8) -> Result<Box<Site>> {
+    let mut rack = Rack::new(RACK, artifacts, options)?;
+    match scenario::install(&mut rack, nodes) {
+        Ok(operator) => Ok(Box::new(Site { rack, operator, nodes: (1..=nodes).collect() })),
+        Err(error) => Err(error.context(rack.last_lines(20))),
+    }
+}
+
+/// Show what happens until all machines are ready.
+fn follow(hear: &Receiver<Message>, show: &mut Show) -> Result<Box<Site>> {
+    loop {
+        match hear.recv().context("the rack is gone")? {
+            Message::Line(line) => show.line(&line),
+            Message::Built(site) => {
+                // Lines that are older than the end of the installation are still on their way.
+                hear.try_iter().for_each(|message| show.message(&message));
+                return site;
+            }
+            Message::Stop => {
+                show.end();
+                bail!("stopped before all machines were ready; everything is taken down");
+            }
+        }
+    }
+}
+
+fn wait_for_stop(hear: &Receiver<Message>, show: &mut Show) {
+    for message in hear {
+        match message {
+            Message::Stop => return,
+            other => show.message(&other),
+        }
+    }
+}
+
+/// What to do with a rack that is ready.
+fn farewell(site: &Site, dir: &Path, seconds: u64, once: bool) -> Result<String> {
+    let login = &site.operator.login;
+    let cli = image::source_dir().join("target/release/lodge");
+    let mut text = format!("\nAll machines are ready, {} min {} s after power-on.\n\n", seconds / 60, seconds % 60);
+    text += &site.operator.lodge(&["node", "ls"])?;
+    text += &format!("\nHow long each phase took:\n{}", scenario::timelines(&site.rack));
+    if once {
+        return Ok(text);
+    }
+    let first = if site.nodes.is_empty() { CENTER.to_owned() } else { node_name(1) };
+    text += &format!("\nCenter      {}  (CA {})\n", login.url, login.ca);
+    text += &format!("Log in      {}\n", login.command().replacen("lodge", &cli.display().to_string(), 1));
+    text += &format!("            then: {} node show {first}, node events -f, node reinstall {first}\n", cli.display());
+    text += &format!("Console     cargo xtask console {first}   (leave with Ctrl-])\n");
+    text += &format!("Files       {}\n", dir.display());
+    Ok(text + "\nCtrl-C takes everything down.")
+}
+
+/// Machines off, disks removed; consoles and logs stay.
+fn take_down(site: Site, keep: bool) -> Result<()> {
+    let dir = site.rack.dir.clone();
+    let disks: Vec<PathBuf> = site
+        .rack
+        .machines()
+        .flat_map(|machine| machine.spec.disks.iter().map(|disk| machine.disk_file(&disk.serial)))
+        .collect();
+    drop(site);
+    if keep {
+        eprintln!("taken down; everything of the rack is in {}", dir.display());
+        return Ok(());
+    }
+    for disk in disks {
+        std::fs::remove_file(&disk).with_context(|| format!("removing {}", disk.display()))?;
+    }
+    eprintln!("taken down; consoles and logs are in {}", dir.display());
+    Ok(())
+}
