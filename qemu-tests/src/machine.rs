@@ -50,7 +50,7 @@ struct Running {
 }
 
 /// Something on the console that no wait survives.
-const FATAL: [&str; 2] = ["Kernel panic - not syncing", "lodge: rescue"];
+const FATAL: [&str; 2] = ["Kernel panic - not syncing", "Lodge: rescue ===="];
 
 impl Machine {
     /// Put a machine into the rack, switched off, with blank disks and a firmware that has never run.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lodge_model::{api::NodeState, paths};
+use lodge_model::api::NodeState;
 
 use super::{Bench, ask_until, install::BOOT_LIMIT};
 use crate::{
@@ -90,35 +90,41 @@ fn delay_delays(node: &Machine) -> Result<u64> {
     Ok(delay)
 }
 
+/// Everything that init says about going down.
+const SAYS: &str = "shutdown: ";
+
 fn going_down(text: &str) -> bool {
-    text.contains("shutdown")
+    text.contains(SAYS)
 }
 
 fn stopping_services(text: &str) -> bool {
-    text.contains("stopping ")
+    text.contains("shutdown: stopping ")
 }
 
-/// Services before the share, the share before state, state before the end.
+/// What init says, in this order: the agent before the share, the share while the network is up, state after every service.
+const ORDER: [&str; 7] = [
+    "poweroff, by the power button",
+    "stopping agent",
+    "unmounting the share",
+    "stopping network",
+    "stopping dbus",
+    "unmounting the state",
+    "switching the machine off",
+];
+
 fn in_order(node: &Machine, from: usize) -> Result<()> {
-    let lines: Vec<String> = node.console.lines.read(from, |lines| lines.iter().map(|line| line.text.clone()).collect());
+    let said: Vec<String> = node.console.lines.read(from, |lines| {
+        let said = lines.iter().filter_map(|line| line.text.split_once(SAYS));
+        said.map(|(_, said)| said.to_owned()).collect()
+    });
     let mut at = 0;
-    for (what, is_it) in ORDER {
-        let found = lines.iter().skip(at).position(|line| is_it(line));
-        let found = found.with_context(|| format!("the log does not show {what} in its place:\n{}", lines.join("\n")))?;
+    for what in ORDER {
+        let found = said.iter().skip(at).position(|line| line.starts_with(what));
+        let found = found.with_context(|| format!("the log does not show {what:?} in its place:\n{}", said.join("\n")))?;
         at += found + 1;
     }
     Ok(())
 }
-
-type IsIt = fn(&str) -> bool;
-
-const ORDER: [(&str, IsIt); 5] = [
-    ("the shutdown by the power button", |line| line.contains("shutdown") && line.contains("button")),
-    ("services being stopped", stopping_services),
-    ("the share being unmounted", |line| line.contains("unmount") && line.contains(paths::SHARE)),
-    ("state being unmounted", |line| line.contains("unmount") && line.contains(paths::STATE)),
-    ("the power being switched off", |line| line.contains("reboot: Power down") || line.contains("power off")),
-];
 
 /// The center shows them as off, not as lost.
 fn told_the_center(site: &Site, names: &[&str]) -> Result<()> {

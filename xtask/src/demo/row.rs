@@ -41,7 +41,7 @@ const SAYINGS: [(&str, &str); 6] = [
     ("NBP filename is", "pxe-boot"),
     ("BdsDxe: loading", "firmware"),
     ("EFI stub: ", "kernel"),
-    ("lodge: rescue", "rescue"),
+    ("Lodge: rescue ====", "rescue"),
 ];
 
 impl Row {
