@@ -84,10 +84,14 @@ impl Consoles {
 
 impl Terminal {
     fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
+        let write = || {
             // A console that cannot be written is no reason to stop.
-            None => drop((&*self.file).write_all(format!("{text}\n").as_bytes())),
+            let _ = (&*self.file).write_all(format!("{text}\n").as_bytes());
+        };
+        match &self.bar {
+            // Not its println: that fills lines up with blanks instead of ending them, which no log can take.
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 }

@@ -24,7 +24,7 @@ use super::*;
 use crate::{
     bundle::{
         self,
-        tests::{Sample, Wrong, on_disk, sample},
+        tests::{ROOTHASH, Sample, Wrong, on_disk, sample},
     },
     console::Consoles,
     installed::{self, Found},
@@ -166,7 +166,7 @@ fn check(disk: &Loop, sample: &Sample) {
     let mut file = File::open(disk.device()).unwrap();
     let entries = gpt::read(&mut file, 512).unwrap().unwrap();
     assert!(gpt::is_lodge(&entries, disk.disk().size) && !gpt::is_unfinished(&entries));
-    let (root, verity) = layout::slot_uuids(&"0123456789abcdef".repeat(4)).unwrap();
+    let (root, verity) = layout::slot_uuids(ROOTHASH).unwrap();
     let holders =
         |uuid| entries.iter().filter(|entry| entry.uuid == uuid).map(|entry| entry.label.as_str()).collect::<Vec<_>>();
     assert_eq!((holders(root), holders(verity)), (vec!["root-a"], vec!["root-a-verity"]));
@@ -267,12 +267,13 @@ fn a_bad_bundle_changes_no_byte() {
 #[test]
 fn what_a_disk_holds_is_named_and_not_changed() {
     type Put = (&'static str, fn(&Loop));
-    let puts: [Put; 6] = [
+    let puts: [Put; 7] = [
         ("gpt", |disk| {
-            let mut file = fs::OpenOptions::new().read(true).write(true).open(disk.device()).unwrap();
-            let mut gpt = gptman_new(&mut file);
-            gpt.write_into(&mut file).unwrap();
+            let mut file = write_gpt(disk);
+            gptman::GPT::write_protective_mbr_into(&mut file, 512).unwrap();
         }),
+        // libblkid believes a GPT only where the protective MBR is in order.
+        ("gpt", |disk| drop(write_gpt(disk))),
         ("dos", |disk| {
             let mut sector = [0; 512];
             sector[446..462].copy_from_slice(&[0, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0]);
@@ -349,8 +350,10 @@ fn a_foreign_boot_loader_does_not_shine_through_a_new_table() {
     }
 }
 
-fn gptman_new(file: &mut File) -> gptman::GPT {
-    gptman::GPT::new_from(file, 512, [7; 16]).unwrap()
+fn write_gpt(disk: &Loop) -> File {
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(disk.device()).unwrap();
+    gptman::GPT::new_from(&mut file, 512, [7; 16]).unwrap().write_into(&mut file).unwrap();
+    file
 }
 
 /// A label as pvcreate writes it: LVM2's own CRC over all after it.

@@ -29,6 +29,9 @@ pub struct Sample {
     pub root: Vec<u8>,
 }
 
+/// Root hash of every sample.
+pub const ROOTHASH: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
 /// How a sample is wrong.
 #[derive(Clone, Copy, Default)]
 pub struct Wrong {
@@ -61,7 +64,7 @@ pub fn sample(wrong: Wrong) -> Sample {
     let manifest = Manifest {
         schema: SCHEMA,
         version: "1.2.3".into(),
-        roothash: "0123456789abcdef".repeat(4),
+        roothash: ROOTHASH.into(),
         parts: vec![part(UKI, &uki), part(VERITY, &verity), part(ROOT, &root)],
     };
     let manifest = serde_json::to_vec(&manifest).unwrap();

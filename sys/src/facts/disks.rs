@@ -1,11 +1,14 @@
 //! Disks, from sysfs (kernel, Documentation/ABI/stable/sysfs-block), and what libblkid finds on them.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
-use lodge_model::facts::{Disk, Transport};
+use lodge_model::facts::{Disk, Signature, Transport};
 
-use crate::blkid;
+use crate::{blkid, gpt};
 
 const DIR: &str = "/sys/block";
 /// Block devices that are made of others or of memory, floppies, and the boot and RPMB areas of an eMMC.
@@ -31,8 +34,18 @@ fn with_signatures(mut disk: Disk) -> Result<Disk> {
     // A drive without a medium has size 0 and cannot be opened.
     if disk.size > 0 {
         disk.signatures = blkid::signatures(&disk.name)?;
+        add_gpt(&mut disk);
     }
     Ok(disk)
+}
+
+/// libblkid believes a GPT only where its protective MBR is in order; for one that somebody may still need, either copy is enough.
+fn add_gpt(disk: &mut Disk) {
+    let has_table = disk.signatures.iter().any(|signature| signature.device == disk.name && signature.kind == "gpt");
+    let found = || gpt::read(&mut File::open(Path::new("/dev").join(&disk.name)).ok()?, disk.block_size).ok()?;
+    if !has_table && found().is_some() {
+        disk.signatures.insert(0, Signature { device: disk.name.clone(), kind: "gpt".to_owned(), label: String::new() });
+    }
 }
 
 fn names(dir: &Path) -> Result<Vec<String>> {
