@@ -120,19 +120,30 @@ pub fn unmount_within(target: &Path, limit: Duration) -> Result<Unmounted> {
 /// waits for it; it may never end.
 pub fn start_unmount(target: &Path) -> Result<Pid> {
     let path = CString::new(target.as_os_str().as_bytes()).context("naming a mount")?;
+    // SAFETY: umount2 reads a NUL-terminated string that was made before the fork and outlives it, and writes nothing.
+    let unmount = || unsafe { nix::libc::umount2(path.as_ptr(), nix::libc::UMOUNT_NOFOLLOW) };
+    start_call(&unmount).with_context(|| format!("forking to unmount {}", target.display()))
+}
+
+/// Start sync(2) in a child process and return at once: with a dead server behind a mount it may never end.
+pub fn start_sync() -> Result<Pid> {
+    let sync = || {
+        nix::unistd::sync();
+        0
+    };
+    start_call(&sync).context("forking to sync")
+}
+
+/// Make one system call in a child process whose exit status is 0 or the call's error number.
+fn start_call(call: &dyn Fn() -> nix::libc::c_int) -> Result<Pid> {
     // SAFETY: between fork and _exit the child makes one system call with memory prepared before the fork, and nothing that is
     // not async-signal-safe, so it does not matter what other threads held.
-    match unsafe { fork() }.with_context(|| format!("forking to unmount {}", target.display()))? {
+    match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            // SAFETY: the path is a NUL-terminated string that outlives the call; _exit ends this copy of the process.
-            unsafe {
-                let status = match nix::libc::umount2(path.as_ptr(), nix::libc::UMOUNT_NOFOLLOW) {
-                    0 => 0,
-                    _ => *nix::libc::__errno_location(),
-                };
-                nix::libc::_exit(status)
-            }
+            let status = if call() == 0 { 0 } else { Errno::last_raw() };
+            // SAFETY: _exit ends this copy of the process and nothing else.
+            unsafe { nix::libc::_exit(status) }
         }
     }
 }

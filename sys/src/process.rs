@@ -145,6 +145,21 @@ pub fn reap() -> Option<Ended> {
     }
 }
 
+/// Whether this process has any child, ended or not. For PID 1: whether there is any other process at all.
+pub fn has_children() -> bool {
+    // SAFETY: an all-zero siginfo is a valid one, and waitid writes only to it; WNOWAIT leaves every child as it is.
+    let result = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+    };
+    !(result == -1 && Errno::last() == Errno::ECHILD)
+}
+
+/// Send a signal to every process but this one and the kernel's own.
+pub fn kill_all(signal: Signal) -> Result<()> {
+    kill(-1, signal)
+}
+
 /// Send a signal; a process that has already ended is fine.
 pub fn kill(pid: i32, signal: Signal) -> Result<()> {
     match nix::sys::signal::kill(Pid::from_raw(pid), signal) {
@@ -167,6 +182,13 @@ pub fn number(fd: impl AsFd) -> RawFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_counts_until_it_is_waited_for() {
+        let mut child = Command::new("/bin/true").spawn().unwrap();
+        assert!(has_children());
+        child.wait().unwrap();
+    }
 
     #[test]
     fn statuses_read_well() {

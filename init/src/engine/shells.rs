@@ -1,0 +1,125 @@
+//! Rescue's shells: the text on every console, and a shell where somebody presses Enter, again and again.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Read as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+use lodge_sys::{
+    process::{Home, prepare},
+    program::Program,
+};
+
+use super::poller::{Poller, Source};
+use crate::{console, log};
+
+const PROMPT: &str = "\nPress Enter for a shell (root; whoever sits at the console owns the machine).";
+
+/// Consoles and what runs on them.
+#[derive(Debug)]
+pub struct Shells {
+    consoles: BTreeMap<u32, Console>,
+}
+
+#[derive(Debug)]
+struct Console {
+    path: PathBuf,
+    terminal: File,
+    shell: Option<i32>,
+}
+
+impl Shells {
+    /// Show the text on every console and wait for somebody.
+    pub fn open(text: &str, poller: &Poller) -> Self {
+        let mut consoles = BTreeMap::new();
+        for (id, path) in (0..).zip(console::paths()) {
+            let opened = console::open(&path).and_then(|terminal| {
+                poller.add(&terminal, Source::Console(id))?;
+                Ok(terminal)
+            });
+            match opened {
+                Ok(terminal) => {
+                    console::print(&terminal, text);
+                    console::print(&terminal, PROMPT);
+                    consoles.insert(id, Console { path, terminal, shell: None });
+                }
+                Err(error) => log::warning(&format!("{error:#}")),
+            }
+        }
+        Self { consoles }
+    }
+
+    /// Somebody typed; whether a shell was started for him.
+    pub fn typed(&mut self, id: u32, poller: &Poller) -> bool {
+        let Some(console) = self.consoles.get_mut(&id) else { return false };
+        match console.has_line() {
+            Ok(false) => return false,
+            Ok(true) => {}
+            Err(error) => {
+                log::warning(&format!("{error:#}"));
+                poller.remove(&console.terminal);
+                return false;
+            }
+        }
+        match console.start_shell() {
+            Ok(pid) => {
+                poller.remove(&console.terminal);
+                console.shell = Some(pid);
+                true
+            }
+            Err(error) => {
+                console::print(&console.terminal, &format!("{error:#}"));
+                false
+            }
+        }
+    }
+
+    /// A process ended; whether it was a shell.
+    pub fn ended(&mut self, pid: i32, poller: &Poller) -> bool {
+        let found = self.consoles.iter_mut().find(|(_, console)| console.shell == Some(pid));
+        let Some((id, console)) = found else { return false };
+        console.shell = None;
+        // The shell hung its terminal up when it ended: a new opening works, the old one does not.
+        match console::open(&console.path) {
+            Ok(terminal) => {
+                console::print(&terminal, PROMPT);
+                console.terminal = terminal;
+                if let Err(error) = poller.add(&console.terminal, Source::Console(*id)) {
+                    log::warning(&format!("{error:#}"));
+                }
+            }
+            Err(error) => log::warning(&format!("{error:#}")),
+        }
+        true
+    }
+}
+
+impl Console {
+    fn has_line(&mut self) -> Result<bool> {
+        let mut typed = [0; 256];
+        match self.terminal.read(&mut typed) {
+            Ok(0) => anyhow::bail!("{} hung up", self.path.display()),
+            Ok(read) => Ok(typed.get(..read).unwrap_or_default().iter().any(|byte| matches!(byte, b'\n' | b'\r'))),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("reading {}", self.path.display())),
+        }
+    }
+
+    fn start_shell(&self) -> Result<i32> {
+        let terminal = || {
+            let mut options = File::options();
+            options.read(true).write(true).open(&self.path).with_context(|| format!("opening {}", self.path.display()))
+        };
+        let mut command = Command::new(Program::Busybox.path());
+        command.arg("sh").env("HOME", "/root").env("TERM", "linux").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/lodge");
+        command.current_dir("/");
+        command.stdin(Stdio::from(terminal()?)).stdout(Stdio::from(terminal()?)).stderr(Stdio::from(terminal()?));
+        prepare(&mut command, &Home { cgroup: None, session: true, terminal: true })?;
+        let child = command.spawn().with_context(|| format!("starting {}", Program::Busybox.path()))?;
+        i32::try_from(child.id()).context("reading a process id")
+    }
+}
