@@ -1,6 +1,6 @@
 //! What the center is told at its start: the command line, and what it makes of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -40,6 +40,15 @@ pub struct Arguments {
     /// server. Also on when the site's settings say so. Needs root.
     #[arg(long)]
     pub netboot: bool,
+    /// Where the proxy DHCP listens, with netboot. Another port than 67 is for trying it out.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:67")]
+    pub dhcp_listen: SocketAddrV4,
+    /// Where PXE clients ask for the boot file's name, with netboot.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:4011")]
+    pub pxe_listen: SocketAddrV4,
+    /// Where TFTP listens, with netboot.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:69")]
+    pub tftp_listen: SocketAddrV4,
     /// Write a token here at each start, by which the agent of this machine enrols (mode 0600).
     #[arg(long, value_name = "FILE")]
     pub local_join: Option<PathBuf>,

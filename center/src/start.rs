@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let world = World { ca, url, live: Live::default() };
     write_local_join(&store, &world, port, arguments.local_join.as_deref())?;
     announce(&store, &world, &arguments)?;
-    say(&listener, boot_listener.as_ref())?;
+    let netboot = netboot.then(|| Netboot::open(&arguments)).transpose()?;
+    say(&listener, boot_listener.as_ref(), netboot.as_ref())?;
 
     let center = Arc::new(Center::new(store, world, Consoles::new(&data)?, Bundles::new(&data)?, boot_url));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
@@ -61,11 +62,14 @@ async fn serve(
     listener: TcpListener,
     boot_listener: Option<TcpListener>,
     tls: axum_server::tls_rustls::RustlsConfig,
-    _netboot: bool,
+    netboot: Option<Netboot>,
 ) -> anyhow::Result<()> {
     let handle = Handle::new();
     tokio::spawn(stop_at_signal(handle.clone())?);
     tokio::spawn(Arc::clone(&center).watch());
+    if let Some(netboot) = netboot {
+        netboot.serve(&center).await?;
+    }
     if let Some(listener) = boot_listener {
         let server = axum_server::from_tcp(listener).context("serving boot files")?.handle(handle.clone());
         let routes = boot::http::routes(Arc::clone(&center));
@@ -79,6 +83,33 @@ async fn serve(
     server.serve(api::routes(center).into_make_service()).await.context("serving the API")?;
     tracing::info!("stopped in order");
     Ok(())
+}
+
+/// The sockets of the network boot.
+struct Netboot {
+    dhcp: UdpSocket,
+    pxe: UdpSocket,
+    tftp: UdpSocket,
+}
+
+impl Netboot {
+    fn open(arguments: &Arguments) -> anyhow::Result<Self> {
+        let [dhcp, pxe, tftp] = [arguments.dhcp_listen, arguments.pxe_listen, arguments.tftp_listen];
+        let tftp_socket = UdpSocket::bind(tftp).with_context(|| format!("listening on UDP {tftp} for TFTP"))?;
+        Ok(Self { dhcp: boot::dhcp::open(dhcp)?, pxe: boot::dhcp::open(pxe)?, tftp: tftp_socket })
+    }
+
+    async fn serve(self, center: &Arc<Center>) -> anyhow::Result<()> {
+        for (socket, is_pxe_port) in [(self.dhcp, false), (self.pxe, true)] {
+            let center = Arc::clone(center);
+            tokio::spawn(async move {
+                if let Err(error) = boot::dhcp::serve(socket, is_pxe_port, center).await {
+                    tracing::error!("netboot has ended: {error:#}");
+                }
+            });
+        }
+        boot::tftp::serve(self.tftp, Arc::clone(&center.bundles)).await
+    }
 }
 
 fn stop_at_signal(handle: Handle<SocketAddr>) -> anyhow::Result<impl Future<Output = ()>> {
@@ -177,11 +208,16 @@ fn tell(path: &Path, line: &str) -> bool {
 }
 
 /// Where it listens, on standard output: one line a place, for people and for whoever started it with port 0.
-fn say(listener: &TcpListener, boot: Option<&TcpListener>) -> anyhow::Result<()> {
+fn say(listener: &TcpListener, boot: Option<&TcpListener>, netboot: Option<&Netboot>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "api https://{}", listener.local_addr().context("asking for the API's address")?)?;
     if let Some(boot) = boot {
         writeln!(out, "boot http://{}", boot.local_addr().context("asking for the boot files' address")?)?;
+    }
+    if let Some(netboot) = netboot {
+        for (word, socket) in [("dhcp", &netboot.dhcp), ("pxe", &netboot.pxe), ("tftp", &netboot.tftp)] {
+            writeln!(out, "{word} udp://{}", socket.local_addr().context("asking for a netboot port")?)?;
+        }
     }
     out.flush().context("saying where it listens")
 }

@@ -1,5 +1,7 @@
 //! The center as its users meet it: the real program, over HTTPS.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use lodge_client::{Auth, Center, Error};
@@ -10,7 +12,7 @@ use lodge_model::layout::Slot;
 use lodge_model::node::Role;
 use support::{Enrolled, Machine, Running, disk, heartbeat, holding, plain_get, register};
 
-const AUTO: &str = r#"{"admit":"auto","netboot":true}"#;
+const AUTO: &str = r#"{"admit":"auto"}"#;
 const ASK: &str = r#"{"admit":"approve"}"#;
 
 fn refused(result: Result<impl Sized, Error>) -> (u16, String) {
@@ -108,7 +110,6 @@ async fn an_operators_word_reaches_a_waiting_machine_at_once() {
     assert!(status == 422 && message.contains("S7") && message.contains("S1"), "{message}");
 
     // The disk holds something: approval alone is not enough, and the machine hears so.
-    let held = machine.center.decision(machine.id);
     operator.approve(machine.id, &InstallOrder::default()).await.unwrap();
     let Decision::Wait { reason } = machine.hello(vec![holding("vda", "S1", "ext4")]).await else { panic!("not held back") };
     assert!(reason.contains("ext4"), "{reason}");

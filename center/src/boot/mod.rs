@@ -2,4 +2,8 @@
 //! where they are. It reads the store to know who has something to install; it changes nothing but join tokens.
 
 pub mod bundle;
+pub mod dhcp;
 pub mod http;
+pub mod known;
+pub mod offer;
+pub mod tftp;

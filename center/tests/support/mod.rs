@@ -1,8 +1,9 @@
 //! A real center, started as its users start it, on loopback and in a directory of its own; and machines to talk to it.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -25,6 +26,7 @@ pub struct Running {
     pub dir: TempDir,
     pub url: String,
     pub boot: Option<String>,
+    pub netboot: Option<Netboot>,
     pub ca: Fingerprint,
     pub operator: String,
     pub local: LocalJoin,
@@ -50,21 +52,21 @@ impl Running {
         arguments.extend([path("data"), "--site".into(), path("site.json"), "--announce".into(), path("announced")]);
         arguments.extend(["--local-join".into(), path("join.json")]);
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let (child, url, boot) = spawn(&arguments);
+        let (child, url, boot, netboot) = spawn(&arguments);
         let announced = std::fs::read_to_string(path("announced")).unwrap();
         let words: Vec<&str> = announced.split_whitespace().collect();
         let after = |flag: &str| words[words.iter().position(|word| *word == flag).unwrap() + 1].to_owned();
         assert!(announced.starts_with("lodge: note: log in with: lodge login https://127.0.0.1:"), "{announced}");
         let (ca, operator) = (after("--ca").parse().unwrap(), after("--token"));
         let local = read_local(&dir);
-        Self { dir, url, boot, ca, operator, local, arguments, child }
+        Self { dir, url, boot, netboot, ca, operator, local, arguments, child }
     }
 
     /// Stop it with SIGTERM and start it again on the same data.
     pub fn restart(&mut self) {
         self.stop();
-        let (child, url, boot) = spawn(&self.arguments);
-        (self.child, self.url, self.boot) = (child, url, boot);
+        let (child, url, boot, netboot) = spawn(&self.arguments);
+        (self.child, self.url, self.boot, self.netboot) = (child, url, boot, netboot);
         self.local = read_local(&self.dir);
     }
 
@@ -130,14 +132,24 @@ fn read_local(dir: &TempDir) -> LocalJoin {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// Where the network boot listens.
+pub struct Netboot {
+    pub dhcp: SocketAddr,
+    pub pxe: SocketAddr,
+    pub tftp: SocketAddr,
+}
+
 /// Start the program and read from its standard output where it listens.
-fn spawn(arguments: &[String]) -> (Child, String, Option<String>) {
+fn spawn(arguments: &[String]) -> (Child, String, Option<String>, Option<Netboot>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_center")).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = |word: &str| lines.next().unwrap().unwrap().strip_prefix(word).unwrap().trim().to_owned();
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
     let url = next("api ");
-    let boot = arguments.iter().any(|argument| argument == "--boot-listen").then(|| next("boot "));
-    (child, url, boot)
+    let boot = has("--boot-listen").then(|| next("boot "));
+    let mut udp = |word: &str| next(word).strip_prefix("udp://").unwrap().parse().unwrap();
+    let netboot = has("--netboot").then(|| Netboot { dhcp: udp("dhcp "), pxe: udp("pxe "), tftp: udp("tftp ") });
+    (child, url, boot, netboot)
 }
 
 /// An installer.
