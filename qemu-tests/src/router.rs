@@ -71,7 +71,8 @@ impl Router {
 
 /// What the router starts for each connection to 10.77.0.5:80, with the connection as standard input and output.
 fn relay(port: u16) -> String {
-    format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat >&3 & cat <&3; kill $!'")
+    // A shell without job control gives what runs in the background no standard input of its own accord.
+    format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port} 4<&0; cat <&4 >&3 & cat <&3; kill $!'")
 }
 
 /// A port of the loopback that nobody uses now.
