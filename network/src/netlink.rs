@@ -77,8 +77,6 @@ impl Netlink {
 
     /// The link has this address; all its other IPv4 addresses are taken away.
     pub async fn set_address(&self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let add = self.handle.address().add(link, IpAddr::V4(address), prefix).replace();
-        add.execute().await.with_context(|| format!("setting address {address}/{prefix}"))?;
         let mut present = self.handle.address().get().set_link_index_filter(link).execute();
         while let Some(message) = present.try_next().await.context("listing addresses")? {
             let local = message.attributes.iter().find_map(|attribute| match attribute {
@@ -89,7 +87,9 @@ impl Netlink {
                 self.handle.address().del(message).execute().await.context("taking an old address away")?;
             }
         }
-        Ok(())
+        // After the old ones: the kernel takes secondary addresses of a network away with its first one.
+        let add = self.handle.address().add(link, IpAddr::V4(address), prefix).replace();
+        add.execute().await.with_context(|| format!("setting address {address}/{prefix}"))
     }
 
     /// A route through the link, to a gateway or (none) to what is on it; another one to the same place is replaced.
