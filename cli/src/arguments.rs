@@ -1,0 +1,228 @@
+//! What can be asked for. The help texts are the manual.
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use lodge_model::ids::Fingerprint;
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0  done
+  1  failed
+  2  the command line is wrong, or a question was answered with no
+  3  there is no such node, machine or thing
+  4  not allowed: the token is wrong or has not the right
+  5  the center cannot be reached, or is not the one that was named
+  6  refused as things are now: try again later, or look at `lodge node show`
+
+Environment:
+  LODGE_URL, LODGE_CA, LODGE_TOKEN  take the place of what `lodge login` stored
+  XDG_CONFIG_HOME                   where it is stored: lodge/config.toml below it (or below ~/.config)";
+
+/// See and steer the machines of a Lodge cluster.
+#[derive(Debug, Parser)]
+#[command(name = "lodge", version, about, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Arguments {
+    /// Print JSON for programs instead of tables: one value, or for events one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Remember a center, its fingerprint and your token; the connection is checked first.
+    ///
+    /// A new center prints the whole line once, on its console, at its first start.
+    Login(Login),
+    /// Nodes, and machines that want to become one.
+    #[command(subcommand)]
+    Node(Node),
+    /// Permissions to write a disk.
+    #[command(subcommand)]
+    Ticket(Ticket),
+    /// Tokens by which machines may ask to be installed.
+    #[command(subcommand)]
+    Token(Token),
+    /// The cluster as a whole.
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Print completions for a shell: `lodge completions bash > /etc/bash_completion.d/lodge`.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// `lodge login`.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The center: https://ADDRESS:PORT
+    pub url: String,
+    /// Fingerprint of the center's CA certificate: sha256:…
+    #[arg(long, env = "LODGE_CA")]
+    pub ca: Fingerprint,
+    /// Your token; "-" reads it from standard input, so that it is not seen in the list of processes.
+    #[arg(long, env = "LODGE_TOKEN", hide_env_values = true)]
+    pub token: String,
+}
+
+/// `lodge node …`.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// List all, one line each, with what each is waiting for.
+    Ls,
+    /// Show everything about one: hardware, disk, versions, share, times of the installation and of the last boot.
+    Show {
+        /// Name of the node, or a machine id.
+        node: String,
+    },
+    /// Show what happened, oldest first.
+    Events {
+        /// Name of the node, or a machine id; all where it is left out.
+        node: Option<String>,
+        /// Go on with new events as they happen, until Ctrl-C.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only events with a greater number than this.
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+    },
+    /// Print what the machine said on its console: of its installation and of its last boots.
+    ConsoleLog {
+        /// Name of the node, or a machine id.
+        node: String,
+    },
+    /// Let a waiting machine be installed.
+    Approve(Approve),
+    /// Install a node anew. It keeps its name and its id; everything on its disk is lost.
+    Reinstall(Reinstall),
+    /// Take a node out of the cluster for good: its certificate no longer counts, it may no longer mount the share.
+    Forget(Forget),
+}
+
+/// `lodge node approve`.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// Machine id, or the name `lodge node ls` shows.
+    pub machine: String,
+    /// Serial number of the disk; by the site's rule where it is left out.
+    #[arg(long)]
+    pub disk: Option<String>,
+    /// The disk may be overwritten although something is on it.
+    #[arg(long)]
+    pub wipe: bool,
+    /// Host name for the node.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What is asked before it is done.
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+/// `lodge node reinstall`.
+#[derive(Debug, Args)]
+pub struct Reinstall {
+    /// Name of the node.
+    pub node: String,
+    /// Serial number of another disk than the one it is installed on.
+    #[arg(long)]
+    pub disk: Option<String>,
+    /// That other disk may be overwritten although something is on it.
+    #[arg(long, requires = "disk")]
+    pub wipe: bool,
+    /// What is asked before it is done.
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+/// `lodge node forget`.
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// Name of the node, or a machine id.
+    pub node: String,
+    /// What is asked before it is done.
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+/// What is asked before something is destroyed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Confirm {
+    /// Do it without asking. Needed where there is no terminal to ask on.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `lodge ticket …`.
+#[derive(Debug, Subcommand)]
+pub enum Ticket {
+    /// List all, newest last.
+    Ls,
+}
+
+/// `lodge token …`.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a join token, good for one machine and a limited time. It is shown once.
+    New,
+}
+
+/// `lodge cluster …`.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Show the center's version, fingerprint and bundle, and how many nodes are ready.
+    Show,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definitions_hold() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_whole_login_line_is_read() {
+        let ca = format!("sha256:{}", "ab".repeat(32));
+        let arguments = parse(&format!("lodge login https://10.0.0.1:8443 --ca {ca} --token t0k")).unwrap();
+        assert!(matches!(arguments.command, Command::Login(login) if login.ca.to_string() == ca && login.token == "t0k"));
+        let error = parse("lodge login https://10.0.0.1:8443 --ca sha256:ab --token t").unwrap_err();
+        assert!(error.to_string().contains("64 hexadecimal digits"), "{error}");
+    }
+
+    #[test]
+    fn json_is_taken_anywhere() {
+        assert!(parse("lodge node ls --json").unwrap().json && parse("lodge --json node ls").unwrap().json);
+    }
+
+    #[test]
+    fn nothing_is_destroyed_by_a_line_that_contradicts_itself() {
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(kind("lodge node forget n1 --yes --dry-run"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge node reinstall n1 --wipe"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("lodge node forget"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("lodge node format n1"), ErrorKind::InvalidSubcommand);
+    }
+
+    #[test]
+    fn the_help_says_what_the_exit_status_means() {
+        let help = Arguments::command().render_long_help().to_string();
+        for word in ["Exit status", "3  there is no such node", "LODGE_TOKEN"] {
+            assert!(help.contains(word), "{help}");
+        }
+    }
+}
