@@ -41,7 +41,7 @@ pub struct Contents<'a> {
 /// Make the medium, unless nothing changed.
 pub fn ensure(builder: &mut Builder, contents: &Contents, iso: &Path) -> Result<()> {
     // The bundle holds the UKI, and that the others.
-    let key = Key::new("iso 4").text(contents.bundle_key).text(contents.command_line).text(&epoch()).finish();
+    let key = Key::new("iso 5").text(contents.bundle_key).text(contents.command_line).text(&epoch()).finish();
     builder.step("ISO", &key, &[iso.to_path_buf()], |builder| write(builder.progress, contents, None, iso))
 }
 
