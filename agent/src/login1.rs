@@ -45,7 +45,7 @@ impl Service {
         let mut backoff = Backoff::up_to(RETRY_MAX);
         let mut last = String::new();
         loop {
-            let ended = match Address::system() {
+            let ended = match system_bus() {
                 Ok(address) => self.serve(address, &mut backoff).await,
                 Err(error) => Err(error.into()),
             };
@@ -93,6 +93,14 @@ impl Service {
         let builder = connection::Builder::address(address).serve_at(PATH, Manager { locks, going_down, init });
         let bus = builder.name(NAME).build().await;
         bus.with_context(|| format!("connecting to the system bus as {NAME}; is {} in place?", policy().display()))
+    }
+}
+
+/// Where the bus is: as the environment says, else where it listens. `/var/run`, which zbus would take, is not on every node.
+fn system_bus() -> zbus::Result<Address> {
+    match std::env::var_os("DBUS_SYSTEM_BUS_ADDRESS") {
+        Some(_) => Address::system(),
+        None => "unix:path=/run/dbus/system_bus_socket".try_into(),
     }
 }
 
