@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 /// Bars are drawn this often a second; a serial line at 115200 baud carries it easily.
 const HZ: u8 = 2;
-const TEMPLATE: &str = "{prefix:>14} [{bar:24}] {percent:>3} %  {msg}";
+const TEMPLATE: &str = "{prefix:>14} [{bar:20}] {percent:>3} % {wide_msg}";
 
 /// All consoles.
 #[derive(Debug)]
