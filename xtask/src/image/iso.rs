@@ -133,7 +133,7 @@ fn make_iso(progress: &dyn Progress, root: &Path, esp: &Path, iso: &Path) -> Res
         "3",
         "-J",
         "-joliet-long",
-        "-R",
+        "-r",
         "-isohybrid-mbr",
         MBR,
         "-partition_offset",
