@@ -72,13 +72,18 @@ impl Session {
         let mut memory = Memory { newest, phases_told: 0, backoff: Backoff::up_to(PAUSE_MAX), complaint: String::new() };
         let mut network = FileWatch::new(Path::new(uplink::FILE))?;
         loop {
-            let address = match self.register(&mut memory).await {
+            let mut going_down = self.going_down.clone();
+            let registered = tokio::select! {
+                registered = self.register(&mut memory) => registered,
+                end = down(&mut going_down) => return end,
+            };
+            let address = match registered {
                 Ok(address) => address,
                 Err(error) => {
                     self.complain(&mut memory, &error, "registering with the center");
                     tokio::select! {
                         () = sleep(memory.backoff.pause()) => continue,
-                        end = down(&mut self.going_down) => return end,
+                        end = down(&mut going_down) => return end,
                     }
                 }
             };
@@ -145,7 +150,7 @@ impl Session {
                     }
                     Err(error) => {
                         let again = matches!(error, Error::Refused { .. });
-                        self.complain(memory, &error.into(), "telling the center that all is well");
+                        self.complain(memory, &error.into(), "reporting to the center");
                         sleep(memory.backoff.pause()).await;
                         if again {
                             return Ok(End::Register);
