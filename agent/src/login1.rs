@@ -8,7 +8,7 @@ pub mod inhibitors;
 pub mod locks;
 pub mod manager;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub const NAME: &str = "org.freedesktop.login1";
 /// Object path.
 pub const PATH: &str = "/org/freedesktop/login1";
 
+/// The file that lets root own the name.
+const POLICY: &str = "/usr/share/dbus-1/system.d/lodge.conf";
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// What the service stands on.
@@ -91,8 +93,9 @@ impl Service {
     async fn connect(&self, address: Address) -> Result<Connection> {
         let Self { locks, going_down, init } = self.clone();
         let builder = connection::Builder::address(address).serve_at(PATH, Manager { locks, going_down, init });
-        let bus = builder.name(NAME).build().await;
-        bus.with_context(|| format!("connecting to the system bus as {NAME}; is {} in place?", policy().display()))
+        let bus = builder.build().await.context("connecting to the system bus")?;
+        bus.request_name(NAME).await.with_context(|| format!("taking the name; is {POLICY} in place?"))?;
+        Ok(bus)
     }
 }
 
@@ -102,11 +105,6 @@ fn system_bus() -> zbus::Result<Address> {
         Some(_) => Address::system(),
         None => "unix:path=/run/dbus/system_bus_socket".try_into(),
     }
-}
-
-/// The file that lets root own the name.
-fn policy() -> &'static Path {
-    Path::new("/usr/share/dbus-1/system.d/lodge.conf")
 }
 
 #[cfg(test)]
