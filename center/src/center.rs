@@ -1,6 +1,6 @@
 //! The center as a whole: what every handler shares.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -34,21 +34,18 @@ pub struct Center {
     pub bundles: Arc<Bundles>,
     /// `http://ADDRESS:PORT/boot/`, where boot files and bundles are served; absent where they are not.
     pub boot_url: Option<String>,
-    last_now: Mutex<Timestamp>,
 }
 
 impl Center {
     /// Put together.
     pub fn new(store: Store, world: World, consoles: Consoles, bundles: Bundles, boot_url: Option<String>) -> Self {
         let (world, bundles) = (Arc::new(world), Arc::new(bundles));
-        Self { store, world, consoles, bundles, boot_url, last_now: Mutex::new(Timestamp::UNIX_EPOCH) }
+        Self { store, world, consoles, bundles, boot_url }
     }
 
-    /// The time. It never goes back while this process lives, whatever is done to the clock.
+    /// The time, as the host has it now: the flows take it as an argument and bear a clock that is set.
     pub fn now(&self) -> Timestamp {
-        let mut last = self.last_now.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = (*last).max(Timestamp::now());
-        *last
+        Timestamp::now()
     }
 
     /// The newest bundle, or why there is none.

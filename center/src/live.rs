@@ -27,13 +27,13 @@ impl Live {
     /// A node said something.
     pub fn saw(&self, node: NodeId, at: Timestamp) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.entry(node).and_modify(|seen| seen.at = seen.at.max(at)).or_insert(Seen { at, told: None });
+        nodes.entry(node).and_modify(|seen| seen.at = at).or_insert(Seen { at, told: None });
     }
 
     /// When a node was last heard: here, or as stored.
     pub fn last(&self, node: NodeId, stored: Option<Timestamp>) -> Option<Timestamp> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.get(&node).map(|seen| seen.at).max(stored)
+        nodes.get(&node).map(|seen| seen.at).or(stored)
     }
 
     /// Whether this boot of a node has not been told these orders yet; from now on it has.

@@ -61,6 +61,19 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
     true
 }
 
+/// Bring that part of a node's orders up to date that depends on itself alone. Says whether it changed.
+pub fn refresh_reinstall(node: &mut Node, reinstall_is_open: bool) -> bool {
+    let reinstall = node.reinstall.clone().filter(|_| reinstall_is_open);
+    match &mut node.orders {
+        Some(orders) if orders.reinstall != reinstall => {
+            orders.reinstall = reinstall;
+            orders.generation += 1;
+            true
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +118,9 @@ mod tests {
         let empty = Topology::of(&[]);
         refresh(&mut node, &empty, true);
         assert!(node.orders.as_ref().unwrap().reinstall.is_some());
-        assert!(refresh(&mut node, &empty, false));
-        assert!(node.orders.as_ref().unwrap().reinstall.is_none());
+        assert!(refresh_reinstall(&mut node, false));
+        assert!(!refresh_reinstall(&mut node, false));
+        let orders = node.orders.as_ref().unwrap();
+        assert_eq!((orders.generation, &orders.reinstall), (2, &None));
     }
 }

@@ -58,6 +58,8 @@ pub struct Node {
     pub installed: Option<Installed>,
     /// Its last registration.
     pub registered: Option<Registered>,
+    /// Installed, and not registered since. A flag and not two times compared: clocks are set between the two.
+    pub is_fresh: bool,
     /// The share as it sees it.
     pub share: ShareHealth,
     /// Newest generation of orders it has carried out.

@@ -139,12 +139,13 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// The site's settings: those of the first start, whatever the command line says later.
 fn site(store: &Store, arguments: &Arguments) -> anyhow::Result<Site> {
+    let known = store.transact_blocking(|tx| tx.get::<Site>(&"site")).map_err(inner).context("reading the site's settings")?;
+    if let Some(site) = known {
+        return Ok(site);
+    }
     let first = Site { answer: config::first_site(arguments)? };
-    let settle = |tx: &crate::store::Tx| match tx.get::<Site>(&"site")? {
-        Some(site) => Ok(site),
-        None => tx.put(&first).map(|()| first.clone()),
-    };
-    store.transact_blocking(settle).map_err(inner).context("settling the site's settings")
+    store.transact_blocking(|tx| tx.put(&first)).map_err(inner).context("storing the site's settings")?;
+    Ok(first)
 }
 
 /// The boot files' address, as machines are told.

@@ -15,12 +15,10 @@ pub fn state(machine: &Machine, node: Option<&Node>, ticket: Option<&TicketRecor
     if is_installing(node, ticket, now) {
         return (NodeState::Installing, installing_reason(machine, now));
     }
-    let installed_at = node.installed.as_ref().map(|installed| installed.at);
-    let Some(registered) = node.registered.as_ref().filter(|registered| installed_at.is_none_or(|at| at <= registered.at))
-    else {
-        return match installed_at {
-            None if node.certificate.is_none() || ticket.is_some() => (NodeState::Waiting, machine.reason.clone()),
-            _ => (NodeState::Installed, "its first registration is awaited".to_owned()),
+    let Some(registered) = node.registered.as_ref().filter(|_| !node.is_fresh) else {
+        return match node.is_fresh || (node.certificate.is_some() && ticket.is_none()) {
+            true => (NodeState::Installed, "its first registration is awaited".to_owned()),
+            false => (NodeState::Waiting, machine.reason.clone()),
         };
     };
     let seen = node.seen.unwrap_or(registered.at);
@@ -123,7 +121,7 @@ mod tests {
         node.off = Some("reinstall".into());
         assert_eq!(told(&node, Some(&ticket), 150).0, NodeState::Installing);
         ticket.state = TicketState::Done;
-        node.installed = Some(testing::installed(160));
+        (node.installed, node.is_fresh) = (Some(testing::installed(160)), true);
         assert_eq!(told(&node, Some(&ticket), 170).0, NodeState::Installed);
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dhcproto::v4::{Architecture, DhcpOption, Message, MessageType, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable};
+use lodge_model::answer::Answer;
 use lodge_model::api::MachineEvent;
 use lodge_model::keywords::{DHCP_OPTION, Keywords};
 use lodge_model::layout::Slot;
@@ -74,6 +75,16 @@ async fn an_installer_learns_its_center_and_gets_in() {
     let words = Keywords::parse(&words(&receive(&socket)), "the DHCP answer").unwrap();
     let answer = words.answer("the DHCP answer").unwrap().unwrap().center.unwrap();
     assert_eq!((&answer.url, &answer.ca), (&center.url, &center.ca));
+    let machine = center.machine_with(&answer.token, 2);
+    machine.ticket(machine.hello(vec![disk("vda", "S1")]).await);
+}
+
+#[tokio::test]
+async fn the_answer_beside_the_boot_file_lets_a_machine_in() {
+    let center = start(r#"{"admit":"auto","netboot":true}"#);
+    let url = format!("{}/boot/lodge.toml", center.boot.clone().unwrap());
+    let (_, answer) = support::plain_get(&url, "");
+    let answer = Answer::parse(std::str::from_utf8(&answer).unwrap(), "the boot server").unwrap().center.unwrap();
     let machine = center.machine_with(&answer.token, 2);
     machine.ticket(machine.hello(vec![disk("vda", "S1")]).await);
 }

@@ -1,5 +1,6 @@
 //! `http://…/boot/`: the boot file, the bundle, and an answer that names this center. Plain HTTP, because firmware speaks that;
-//! what is fetched is verified by signature and digest, and the answer is worth no more than the network it came over.
+//! what is fetched is verified by signature and digest, and the answer, which holds a join token, is given only where the site
+//! lets in whoever boots from its network.
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use tower_http::services::ServeFile;
 use super::bundle::Bundle;
 use crate::center::Center;
 use crate::fault::Fault;
+use crate::records::Site;
+use crate::store::Tx;
 use crate::token;
 
 /// Everything below `/boot/`.
@@ -23,7 +26,13 @@ pub fn routes(center: Arc<Center>) -> Router {
         .route("/boot/lodge.efi", get(boot_file))
         .route(&format!("/boot/{BUNDLE_NAME}"), get(whole_bundle))
         .route(&format!("/boot/{ANSWER_NAME}"), get(answer))
+        .fallback(nothing_here)
         .with_state(center)
+}
+
+async fn nothing_here(request: Request) -> Fault {
+    tracing::info!("{} {}: not here", request.method(), request.uri());
+    Fault::not_found(format!("there is nothing at {}; boot files are below /boot/", request.uri().path()))
 }
 
 async fn boot_file(State(center): State<Arc<Center>>, request: Request) -> Result<Response, Fault> {
@@ -38,7 +47,15 @@ async fn whole_bundle(State(center): State<Arc<Center>>, request: Request) -> Re
 
 async fn answer(State(center): State<Arc<Center>>) -> Result<Response, Fault> {
     let now = center.now();
-    let (token, _) = center.store.transact(move |tx| token::mint_join(tx, None, now)).await?;
+    let mint = move |tx: &Tx| {
+        let site: Site = tx.get(&"site")?.unwrap_or_default();
+        if !site.answer.netboot {
+            let why = "this site does not let unknown machines in by netboot; give them a token made by an operator";
+            return Err(Fault::forbidden(why));
+        }
+        token::mint_join(tx, None, now)
+    };
+    let (token, _) = center.store.transact(mint).await?;
     let center = CenterAnswer { url: center.world.url.clone(), ca: center.world.ca.fingerprint(), token };
     let text = toml::to_string(&Answer { center: Some(center), ..Answer::default() })?;
     Ok(([(CONTENT_TYPE, "application/toml")], text).into_response())

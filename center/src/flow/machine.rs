@@ -97,7 +97,7 @@ pub fn enrol(
         node: node.id,
         certificate: certificate.pem,
         ca: world.ca.pem().to_owned(),
-        share: topology(tx, None)?.mount_for(node.id),
+        share: topology(tx)?.mount_for(node.id),
     };
     Ok((reply, server))
 }
@@ -265,6 +265,7 @@ fn take_in(whole: &mut Whole, event: &MachineEvent, now: Timestamp) {
             if let Some(node) = &mut whole.node {
                 let (version, disk_serial) = (version.clone(), disk_serial.clone());
                 node.installed = Some(Installed { at: now, version, slot: *slot, disk_serial });
+                node.is_fresh = true;
                 node.reinstall = None;
                 node.off = None;
             }
@@ -285,7 +286,7 @@ fn progressed(whole: &mut Whole, step: &str, now: Timestamp) {
 
 /// Whether a step of the installer may write to the disk: all but those that find things out. An unknown one may.
 fn writes(step: &str) -> bool {
-    !matches!(step, "network" | "answer" | "facts" | "hello" | "decision" | "ticket" | "plan" | "manifest")
+    !matches!(step, "network" | "answer" | "facts" | "decision" | "plan" | "verify-bundle")
 }
 
 fn by_ticket(tx: &Tx, id: MachineId, ticket: TicketId, now: Timestamp) -> Result<Whole, Fault> {

@@ -74,11 +74,12 @@ impl Whole {
         tx.log(&event)
     }
 
-    /// Write it back, its node with orders that are up to date, and log a change of state.
+    /// Write it back, its node with its own part of the orders up to date, and log a change of state. What changes orders of
+    /// other nodes is followed by `refresh_all`; a heartbeat must not cost a look at every node.
     pub fn save(&mut self, tx: &Tx, world: &World, now: Timestamp) -> Result<(), Fault> {
         let reinstall_is_open = self.ticket.as_ref().is_some_and(|ticket| ticket.is_open(now));
         if let Some(node) = &mut self.node
-            && orders::refresh(node, &topology(tx, Some(node))?, reinstall_is_open)
+            && orders::refresh_reinstall(node, reinstall_is_open)
         {
             tx.wake();
         }
@@ -117,20 +118,15 @@ pub fn state_word(state: NodeState) -> &'static str {
     }
 }
 
-/// What all nodes have in common, with one of them as it is about to be written.
-pub fn topology(tx: &Tx, changed: Option<&Node>) -> Result<Topology, Fault> {
-    let mut nodes: Vec<Node> = tx.list()?;
-    if let Some(changed) = changed {
-        nodes.retain(|node| node.id != changed.id);
-        nodes.push(changed.clone());
-    }
-    Ok(Topology::of(&nodes))
+/// What all nodes have in common.
+pub fn topology(tx: &Tx) -> Result<Topology, Fault> {
+    Ok(Topology::of(&tx.list::<Node>()?))
 }
 
 /// Bring every node's orders up to date after one of them has changed for the others. Says who shares and which generation of
 /// its orders is the newest.
 pub fn refresh_all(tx: &Tx, now: Timestamp) -> Result<Option<(NodeId, u64)>, Fault> {
-    let topology = topology(tx, None)?;
+    let topology = topology(tx)?;
     let mut share = None;
     for mut node in tx.list::<Node>()? {
         let open = match &node.reinstall {
@@ -179,6 +175,7 @@ impl Node {
             address: None,
             installed: None,
             registered: None,
+            is_fresh: false,
             share: ShareHealth::Unknown,
             carried_out: 0,
             problem: None,

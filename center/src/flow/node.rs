@@ -45,6 +45,7 @@ pub fn register(tx: &Tx, world: &World, id: NodeId, said: &Register, now: Timest
         disk_serial: said.disk_serial.clone(),
         phases: said.phases.clone(),
     });
+    node.is_fresh = false;
     node.seen = Some(now);
     node.off = None;
     node.problem = None;

@@ -65,6 +65,17 @@ impl Running {
     /// Stop it with SIGTERM and start it again on the same data.
     pub fn restart(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    /// Kill it without warning and start it again on the same data.
+    pub fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.start_again();
+    }
+
+    fn start_again(&mut self) {
         let (child, url, boot, netboot) = spawn(&self.arguments);
         (self.child, self.url, self.boot, self.netboot) = (child, url, boot, netboot);
         self.local = read_local(&self.dir);
