@@ -24,6 +24,7 @@ init asks the machine's PID 1 for something. Only root may.
   init status               the services: name, state, process, restarts
   init restart SERVICE      stop and start a service
   init events               the ends of processes without a parent, and shutdowns, as they happen
+  init proceed              a shutdown that waits for the agent waits no longer
 ";
 
 /// Run the command; its exit status.
@@ -59,6 +60,7 @@ fn parse(words: &[String]) -> Result<Command> {
         [] => Command::Help,
         ["status"] => Command::Ask(Request::Status),
         ["events"] => Command::Ask(Request::Subscribe),
+        ["proceed"] => Command::Ask(Request::Proceed),
         ["restart", service] => Command::Ask(Request::Restart((*service).to_owned())),
         [down] if down.parse::<Down>().is_ok() => Command::Ask(Request::Shutdown(down.parse()?)),
         [down, "-f" | "--force"] if down.parse::<Down>().is_ok() => Command::Force(down.parse()?),

@@ -5,7 +5,10 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use lodge_sys::mount::{Mount, MsFlags};
 
-use crate::step::{Failure, may_degrade, required};
+use crate::{
+    log,
+    step::{Failure, may_degrade, required},
+};
 
 const NO_PROGRAMS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
@@ -51,23 +54,17 @@ const RUN_DIRS: [&str; 4] = ["/run/lodge", "/run/dbus", "/run/udev", "/run/lock"
 
 /// Mount what the kernel offers, unless it is mounted already.
 pub fn mount_kernel_file_systems() -> Result<(), Failure> {
-    for (need, row) in &KERNEL {
-        let what = format!("mounting {}", row.target);
-        match need {
-            Need::Required => {
-                required(&what, "this is a fault of the boot file or of the machine's memory; boot another version", || {
-                    row.ensure()
-                })?;
-            }
-            Need::MayDegrade => {
-                may_degrade(&what, || row.ensure());
+    let advice = "this is a fault of the boot file or of the machine's memory; boot another version";
+    required("mounting the kernel's file systems", advice, || {
+        for (need, row) in &KERNEL {
+            match (need, row.ensure()) {
+                (_, Ok(_)) => {}
+                (Need::Required, Err(error)) => return Err(error),
+                (Need::MayDegrade, Err(error)) => log::warning(&format!("going on without {}: {error:#}", row.target)),
             }
         }
-    }
-    for dir in RUN_DIRS {
-        may_degrade(&format!("making {dir}"), || fs::create_dir_all(dir).with_context(|| format!("making {dir}")));
-    }
-    Ok(())
+        RUN_DIRS.iter().try_for_each(|dir| fs::create_dir_all(dir).with_context(|| format!("making {dir}")))
+    })
 }
 
 /// Mount the firmware's variables, on a UEFI machine. Needs its module.
@@ -102,9 +99,11 @@ const SYSCTLS: [(&str, &str, &str); 14] = [
 /// Apply the kernel settings; each one may fail.
 pub fn apply_sysctls() {
     for (name, value, _reason) in SYSCTLS {
-        may_degrade(&format!("setting {name}"), || {
-            fs::write(format!("/proc/sys/{name}"), value).with_context(|| format!("writing {value:?} to /proc/sys/{name}"))
-        });
+        let path = format!("/proc/sys/{name}");
+        // With a line end: printk_devkmsg refuses a value without one.
+        if let Err(error) = fs::write(&path, format!("{value}\n")) {
+            log::warning(&format!("going on without {path} = {value}: {error}"));
+        }
     }
 }
 

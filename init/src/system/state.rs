@@ -147,9 +147,9 @@ mod tests {
     fn a_real_file_system_is_checked_and_repaired_and_a_wrong_one_refused() {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("state");
-        std::fs::write(&image, vec![0; 8 << 20]).unwrap();
+        std::fs::write(&image, vec![0; 32 << 20]).unwrap();
         assert!(format!("{:#}", check(&image).unwrap_err()).contains("exit status 8"));
-        Program::MkfsExt4.call(["-q", "-F", &image.display().to_string()]).run().unwrap();
+        Program::MkfsExt4.call(["-q", "-F", "-b", "1024", &image.display().to_string()]).run().unwrap();
         check(&image).unwrap();
         // A superblock that lies about its free blocks, marked as not cleanly unmounted (offsets: ext4's on-disk format).
         let mut bytes = std::fs::read(&image).unwrap();

@@ -48,14 +48,23 @@ impl Index {
         Self { modules, aliases, by_bus }
     }
 
-    /// What to load for a module, in order, itself included; `None` when there is none of that name.
+    /// What to load for a module or an alias, in order, itself included; `None` when there is none of that name.
     pub fn plan(&self, name: &str) -> Option<Vec<Step>> {
-        let name = normal(name);
-        self.modules.contains_key(&name).then(|| {
-            let mut plan = Plan { index: self, open: BTreeSet::new(), steps: Vec::new() };
+        let mut plan = Plan { index: self, open: BTreeSet::new(), steps: Vec::new() };
+        for name in self.resolve(name) {
             plan.add(&name, true);
-            plan.steps
-        })
+        }
+        (!plan.steps.is_empty()).then_some(plan.steps)
+    }
+
+    /// The module of that name, else those with that alias (soft dependencies name ciphers and checksums so).
+    fn resolve(&self, name: &str) -> Vec<String> {
+        let module = normal(name);
+        if self.modules.contains_key(&module) {
+            return vec![module];
+        }
+        let found = self.for_modalias(name);
+        found.into_iter().filter(|name| self.modules.contains_key(name)).collect()
     }
 
     /// Names of the modules whose alias matches, in the index's order.
@@ -94,16 +103,16 @@ impl Plan<'_> {
         if !self.open.insert(name.to_owned()) {
             return;
         }
-        for soft in &module.before {
-            self.add(soft, false);
+        for soft in module.before.iter().flat_map(|name| self.index.resolve(name)) {
+            self.add(&soft, false);
         }
         // modules.dep lists everything a module needs, the deepest last.
         for needed in module.needs.iter().rev() {
             self.add(needed, required);
         }
         self.steps.push(Step { name: name.to_owned(), path: module.path.clone(), required });
-        for soft in &module.after {
-            self.add(soft, false);
+        for soft in module.after.iter().flat_map(|name| self.index.resolve(name)) {
+            self.add(&soft, false);
         }
     }
 }
@@ -127,8 +136,8 @@ fn add_softdep(modules: &mut BTreeMap<String, Module>, line: &str) {
         match word {
             "pre:" => is_before = true,
             "post:" => is_before = false,
-            name if is_before => module.before.push(normal(name)),
-            name => module.after.push(normal(name)),
+            name if is_before => module.before.push(name.to_owned()),
+            name => module.after.push(name.to_owned()),
         }
     }
 }

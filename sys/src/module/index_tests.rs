@@ -11,14 +11,15 @@ kernel/drivers/md/dm-mod.ko.xz:
 kernel/drivers/net/ring-a.ko:
 kernel/drivers/net/ring_b.ko:
 ";
-const SOFTDEP: &str =
-    "# soft\nsoftdep ext4 pre: crc32c-generic post: dm-mod\nsoftdep ring_a pre: ring_b\nsoftdep ring_b pre: ring_a\n";
+const SOFTDEP: &str = "# soft\nsoftdep ext4 pre: crc32c post: dm-mod\nsoftdep ring_a pre: ring_b\nsoftdep ring_b pre: ring_a\n";
 const ALIAS: &str = "\
 # Aliases extracted from modules themselves.
 alias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci
 alias pci:v00008086d000010D3sv*sd*bc*sc*i* e1000e
 alias acpi*:PNP0C0C:* button
 alias fs-ext4 ext4
+alias crc32c crc32c_generic
+alias crc32c not_in_this_initrd
 alias usb:v*p*d*dc*dsc*dp*ic08isc06ip50in* usb_storage
 alias input:b*v*p*e*-e*1,*k*74,*r*a*m*l*s*f*w* joydev
 alias of:N*T*Cvendor,[a-c]x[!9]* odd-one
@@ -46,6 +47,8 @@ fn hyphens_and_rings_are_no_trouble() {
     assert_eq!(names(&index(), "dm-mod"), ["dm_mod"]);
     assert_eq!(names(&index(), "ring-a"), ["ring_b", "ring_a"]);
     assert!(index().plan("nothing").is_none());
+    // An alias is as good as a name, also where a soft dependency gives it.
+    assert_eq!(names(&index(), "fs-ext4").last().map(String::as_str), Some("dm_mod"));
 }
 
 #[test]
