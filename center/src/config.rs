@@ -63,10 +63,10 @@ pub struct Arguments {
 
 const EXAMPLES: &str = "\
 Try it on any Linux, without root:
-  center --data /tmp/lodge --listen 127.0.0.1:8443 --boot-listen 127.0.0.1:8080 --address 127.0.0.1
+  center --data ./lodge-data --listen 127.0.0.1:8443 --boot-listen 127.0.0.1:8080 --address 127.0.0.1
 
 Put a bundle where nodes are installed from, at any time:
-  cp out/lodge-os-0.1.0.tar.gz /tmp/lodge/bundles/
+  cp out/lodge-os-0.1.0.tar.gz ./lodge-data/bundles/
 
 Log in with the line that the first start prints, then look around:
   lodge login https://127.0.0.1:8443 --ca sha256:… --token …

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use lodge_model::answer::CenterAnswer;
@@ -22,6 +23,9 @@ use crate::center::Center;
 use crate::fault::Fault;
 use crate::records::Site;
 use crate::token;
+
+/// Pause after an error of the socket itself.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A packet and by which way it came.
 struct Received {
@@ -49,7 +53,15 @@ pub fn open(place: SocketAddrV4) -> anyhow::Result<UdpSocket> {
 pub async fn serve(socket: UdpSocket, is_pxe_port: bool, center: Arc<Center>) -> anyhow::Result<()> {
     let socket = tokio::net::UdpSocket::from_std(socket).context("serving DHCP")?;
     loop {
-        let received = socket.async_io(Interest::READABLE, || receive(&socket)).await.context("receiving a DHCP packet")?;
+        let received = match socket.async_io(Interest::READABLE, || receive(&socket)).await {
+            Ok(received) => received,
+            Err(error) => {
+                // A link that goes down says so here. Nothing tells when the kernel is well again: it is tried again, slowly.
+                tracing::warn!("netboot: receiving a packet: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
         let reply = match answer(&received, is_pxe_port, &center).await {
             Ok(reply) => reply,
             Err(Fault::Internal(error)) => {

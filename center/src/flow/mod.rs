@@ -187,3 +187,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
