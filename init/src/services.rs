@@ -131,7 +131,17 @@ pub const NODE: [Service; 11] = [
     Service {
         name: "center",
         program: Program::Center,
-        arguments: &["--data", paths::CENTER_DATA, "--node-file", paths::NODE_FILE, "--local-join", paths::LOCAL_JOIN],
+        // The boot address is where nodes get their bundle, whether the site boots over the network or not.
+        arguments: &[
+            "--data",
+            paths::CENTER_DATA,
+            "--node-file",
+            paths::NODE_FILE,
+            "--local-join",
+            paths::LOCAL_JOIN,
+            "--boot-listen",
+            "0.0.0.0:80",
+        ],
         per_console: Some("--announce"),
         roles: &[Role::Center],
         after: &["network"],
