@@ -108,12 +108,14 @@ fn names() -> Vec<String> {
 
 fn terminal(name: &str) -> Option<Terminal> {
     let file = OpenOptions::new().write(true).custom_flags(nix::libc::O_NOCTTY).open(format!("/dev/{name}")).ok()?;
-    Some(Terminal { serial: !name.starts_with("tty0"), file: Arc::new(file), bar: None })
+    // tty0, tty1… are screens; ttyS0, ttyAMA0, hvc0 are lines.
+    let screen = name.strip_prefix("tty").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+    Some(Terminal { serial: !screen, file: Arc::new(file), bar: None })
 }
 
 fn own() -> Option<File> {
     use std::os::fd::AsFd as _;
-    io::stderr().as_fd().try_clone_to_owned().ok().map(File::from)
+    io::stdout().as_fd().try_clone_to_owned().ok().map(File::from)
 }
 
 /// A terminal as indicatif wants it, in the escape sequences that every console understands (ECMA-48).

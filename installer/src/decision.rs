@@ -31,7 +31,7 @@ pub fn connect(answer: &CenterAnswer) -> Result<Center> {
 /// Ask until there is a decision, or until the machine is no longer as `facts` say. From the first answer on the center hears all
 /// that is reported.
 pub fn ask(
-    center: &Center,
+    (answer, center): (&CenterAnswer, &Center),
     runtime: &Runtime,
     facts: &Facts,
     name: Option<String>,
@@ -41,7 +41,7 @@ pub fn ask(
     let hello = Hello { facts: facts.clone(), name, version: env!("CARGO_PKG_VERSION").to_owned() };
     let asking = || format!("asking the center at {}", center.url());
     let mut decision = runtime.block_on(center.hello(facts.machine, &hello)).with_context(asking)?;
-    report.connect(Outbox::start(center.clone(), facts.machine)?);
+    report.connect(answer, || Outbox::start(center.clone(), facts.machine))?;
     let mut told = String::new();
     loop {
         match decision {

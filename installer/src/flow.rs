@@ -189,7 +189,7 @@ impl Flow {
         let center = decision::connect(center_answer)?;
         let name = answer.node.name.clone();
         let mut look = || as_choosable(lodge_sys::facts::gather()?, &mut |_| {});
-        let word = decision::ask(&center, &self.runtime, &machine.facts, name, &mut self.report, &mut look)?;
+        let word = decision::ask((center_answer, &center), &self.runtime, &machine.facts, name, &mut self.report, &mut look)?;
         let ticket = match word {
             Word::LookAgain => return Ok(Err(Outcome::Again)),
             Word::BootDisk => return Ok(Err(self.boot_disk(machine)?)),

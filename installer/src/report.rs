@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use lodge_model::{api::MachineEvent, facts::human_bytes, progress};
+use anyhow::Result;
+use lodge_model::{answer::CenterAnswer, api::MachineEvent, facts::human_bytes, progress};
 
 use crate::{
     console::Consoles,
@@ -17,7 +18,8 @@ const EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Report {
     consoles: Consoles,
-    outbox: Option<Outbox>,
+    /// The center that is told, and how to know whether it is the same one.
+    outbox: Option<(CenterAnswer, Outbox)>,
     /// Kept until there is a center to tell.
     early: Vec<Item>,
     running: Option<Running>,
@@ -39,10 +41,15 @@ impl Report {
         Self { consoles, outbox: None, early: Vec::new(), running: None, last_failure: String::new() }
     }
 
-    /// From now on tell this center too, first of all what was said before.
-    pub fn connect(&mut self, outbox: Outbox) {
+    /// From now on tell this center too, first of all what was said before. What is still on its way to the same center stays there.
+    pub fn connect(&mut self, center: &CenterAnswer, start: impl FnOnce() -> Result<Outbox>) -> Result<()> {
+        if self.outbox.as_ref().is_some_and(|(told, _)| told == center) {
+            return Ok(());
+        }
+        let outbox = start()?;
         self.early.drain(..).for_each(|item| outbox.put(item));
-        self.outbox = Some(outbox);
+        self.outbox = Some((center.clone(), outbox));
+        Ok(())
     }
 
     /// A step begins. A step that was running has been left by an error.
@@ -118,7 +125,7 @@ impl Report {
     /// All is done; wait a little until the center knows.
     pub fn installed(&mut self, event: MachineEvent) {
         self.event(event);
-        if let Some(outbox) = &self.outbox {
+        if let Some((_, outbox)) = &self.outbox {
             outbox.flush(Duration::from_secs(15));
         }
     }
@@ -132,7 +139,7 @@ impl Report {
 
     fn put(&mut self, item: Item) {
         match &self.outbox {
-            Some(outbox) => outbox.put(item),
+            Some((_, outbox)) => outbox.put(item),
             None if self.early.len() < 500 => self.early.push(item),
             None => {}
         }

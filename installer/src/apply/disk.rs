@@ -67,7 +67,7 @@ impl Apply<'_> {
         progress.state = None;
         let node = self.node(layout::STATE)?;
         let text = node.to_string_lossy();
-        // No lazy initialisation: the first boot has better things to do with the disk.
+        // No discard: it takes minutes on some disks, and nothing here needs it.
         Program::MkfsExt4.call(["-q", "-F", "-L", layout::STATE, "-E", "nodiscard", &text]).deadline(MKFS).run()?;
         progress.state = Some(Mounted::mount(&node, "state", "ext4", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "")?);
         Ok(())
