@@ -18,6 +18,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 mod buttons;
 mod children;
+mod console_shell;
 mod going_down;
 mod output;
 mod poller;
@@ -27,6 +28,7 @@ mod shells;
 use self::{
     buttons::Buttons,
     children::Children,
+    console_shell::ConsoleShell,
     going_down::GoingDown,
     poller::{Poller, Source},
     server::Server,
@@ -48,6 +50,8 @@ pub struct Setup {
     pub log_dir: Option<PathBuf>,
     /// For a machine without udev: the modules of devices that come.
     pub modules: Option<Modules>,
+    /// The kernel's command line, which may ask for a shell on a serial port.
+    pub command_line: Option<String>,
     /// Offer shells on the consoles, after this text.
     pub rescue: Option<String>,
     /// Restart the machine then, unless somebody has come.
@@ -67,6 +71,7 @@ pub struct Engine {
     buttons: Option<Buttons>,
     devices: Option<(Uevents, Modules)>,
     shells: Option<Shells>,
+    console_shell: Option<ConsoleShell>,
     restart_at: Option<Duration>,
     going_down: Option<GoingDown>,
 }
@@ -92,10 +97,14 @@ impl Engine {
         let ready_paths = ready_paths.inspect_err(|error| optional("services are not seen to become ready", error)).ok();
         let devices = setup.modules.map(|modules| watch_devices(modules, &poller));
         let devices = devices.transpose().inspect_err(|error| optional("new devices get no driver", error)).ok().flatten();
+        let console_shell = setup.command_line.map(|words| ConsoleShell::start(&words)).transpose();
+        let console_shell =
+            console_shell.inspect_err(|error| optional("no shell on the serial port", error)).ok().flatten().flatten();
         Ok(Self {
             supervisor: Supervisor::new(&setup.services, log::uptime()),
             children: Children::new(setup.log_dir),
             shells: setup.rescue.map(|text| Shells::open(&text, &poller)),
+            console_shell,
             restart_at: setup.restart_at,
             services: setup.services,
             going_down: None,
@@ -179,6 +188,9 @@ impl Engine {
     fn reap(&mut self) {
         while let Some(ended) = process::reap() {
             if self.going_down.as_mut().is_some_and(|going_down| going_down.ended(ended)) {
+                continue;
+            }
+            if self.going_down.is_none() && ConsoleShell::ended(&mut self.console_shell, ended.pid) {
                 continue;
             }
             if self.supervisor.owner(ended.pid).is_some() {

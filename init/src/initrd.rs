@@ -58,7 +58,7 @@ pub fn run() -> Result<Infallible, Failure> {
         }
         Decision::Install { why } => {
             log::notice(&format!("starting the installer: {why}"));
-            install(modules)
+            install(modules, command_line)
         }
         Decision::Rescue { what, why, advice } => Err(Failure { what, why, advice }),
         Decision::Wait { for_what } => Err(Failure {
@@ -131,9 +131,10 @@ fn wait_for_decision(command_line: &str, mut modules: Option<&mut Modules>) -> R
 }
 
 /// Install mode: the installer is the one service; its exit status says how the machine goes down.
-fn install(modules: Option<Modules>) -> Result<Infallible, Failure> {
+fn install(modules: Option<Modules>, command_line: String) -> Result<Infallible, Failure> {
     let advice = "`reboot` tries again; /usr/lib/lodge/installer can be started by hand";
     required("running the installer", advice, || {
-        Engine::new(Setup { services: services::for_install(), modules, ..Setup::default() })?.run()
+        let (services, command_line) = (services::for_install(), Some(command_line));
+        Engine::new(Setup { services, modules, command_line, ..Setup::default() })?.run()
     })
 }

@@ -40,7 +40,8 @@ pub fn run() -> Result<Infallible, Failure> {
     log::notice(&format!("this is {} ({})", node.name, roles(&node.roles)));
     required("running the services", "this is a fault in Lodge; `reboot` tries again", || {
         let (services, log_dir) = (services::for_roles(&node.roles), Some(PathBuf::from(paths::LOG_DIR)));
-        Engine::new(Setup { services, log_dir, ..Setup::default() })?.run()
+        let command_line = fs::read_to_string("/proc/cmdline").ok();
+        Engine::new(Setup { services, log_dir, command_line, ..Setup::default() })?.run()
     })
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{ErrorKind, Read as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -65,7 +65,7 @@ impl Shells {
                 return false;
             }
         }
-        match console.start_shell() {
+        match start_shell(&console.path) {
             Ok(pid) => {
                 poller.remove(&console.terminal);
                 console.shell = Some(pid);
@@ -108,18 +108,19 @@ impl Console {
             Err(error) => Err(error).with_context(|| format!("reading {}", self.path.display())),
         }
     }
+}
 
-    fn start_shell(&self) -> Result<i32> {
-        let terminal = || {
-            let mut options = File::options();
-            options.read(true).write(true).open(&self.path).with_context(|| format!("opening {}", self.path.display()))
-        };
-        let mut command = Command::new(Program::Busybox.path());
-        command.arg("sh").env("HOME", "/root").env("TERM", "linux").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/lodge");
-        command.current_dir("/");
-        command.stdin(Stdio::from(terminal()?)).stdout(Stdio::from(terminal()?)).stderr(Stdio::from(terminal()?));
-        prepare(&mut command, &Home { cgroup: None, session: true, terminal: true })?;
-        let child = command.spawn().with_context(|| format!("starting {}", Program::Busybox.path()))?;
-        i32::try_from(child.id()).context("reading a process id")
-    }
+/// A root shell whose terminal is this device; its process.
+pub fn start_shell(path: &Path) -> Result<i32> {
+    let terminal = || {
+        let mut options = File::options();
+        options.read(true).write(true).open(path).with_context(|| format!("opening {}", path.display()))
+    };
+    let mut command = Command::new(Program::Busybox.path());
+    command.arg("sh").env("HOME", "/root").env("TERM", "linux").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/lodge");
+    command.current_dir("/");
+    command.stdin(Stdio::from(terminal()?)).stdout(Stdio::from(terminal()?)).stderr(Stdio::from(terminal()?));
+    prepare(&mut command, &Home { cgroup: None, session: true, terminal: true })?;
+    let child = command.spawn().with_context(|| format!("starting {}", Program::Busybox.path()))?;
+    i32::try_from(child.id()).context("reading a process id")
 }
