@@ -5,10 +5,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, Sender},
-    },
+    sync::mpsc::{self, Receiver, Sender},
     time::Instant,
 };
 
@@ -50,9 +47,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// From then on messages are heard.
-static RACK_RUNS: AtomicBool = AtomicBool::new(false);
-
 /// What the main thread hears.
 enum Message {
     Line(RackLine),
@@ -62,15 +56,14 @@ enum Message {
 
 /// Run it.
 pub fn run(arguments: Arguments) -> Result<()> {
+    let built = image::ensure(&Console::new()?)?;
     let (tell, hear) = mpsc::channel();
     stop_on_signals(tell.clone())?;
-    let built = image::ensure(&Console::new()?)?;
     let dir = arguments.keep.clone().unwrap_or_else(|| image::out_dir().join("rack").join(RACK));
     refuse_strangers(&dir)?;
     let started = Instant::now();
     let mut show = Show::new(arguments.json)?;
     start(&arguments, artifacts(&built), &dir, tell)?;
-    RACK_RUNS.store(true, Ordering::Relaxed);
     let site = follow(&hear, &mut show)?;
     show.end();
     let seconds = started.elapsed().as_secs();
@@ -89,7 +82,8 @@ pub fn artifacts(built: &image::Artifacts) -> lodge_qemu_tests::artifacts::Artif
     lodge_qemu_tests::artifacts::Artifacts { out: image::out_dir(), firmware, variables, cli: built.programs.join("lodge") }
 }
 
-/// Ctrl-C and SIGTERM become messages. The signals are blocked here, before there is another thread, so that every thread inherits it.
+/// From here on Ctrl-C and SIGTERM are messages. They are blocked before there is another thread, so that every thread inherits it; the
+/// programs that build the image, which come before, are ended by Ctrl-C as usual.
 fn stop_on_signals(tell: Sender<Message>) -> Result<()> {
     let mut signals = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
@@ -97,8 +91,8 @@ fn stop_on_signals(tell: Sender<Message>) -> Result<()> {
     let listen = move || {
         let mut asked = false;
         while signals.wait().is_ok() {
-            // Whoever builds does not hear messages yet, and a second Ctrl-C means it. The kernel ends the machines with us.
-            if asked || !RACK_RUNS.load(Ordering::Relaxed) || tell.send(Message::Stop).is_err() {
+            // A second Ctrl-C means it. The kernel ends the machines with us.
+            if asked || tell.send(Message::Stop).is_err() {
                 std::process::exit(130);
             }
             asked = true;
