@@ -76,6 +76,7 @@ pub struct Builder<'a> {
 /// Build what is not there or out of date. Takes minutes the first time, a second or two when nothing changed.
 pub fn ensure(progress: &dyn Progress) -> Result<Artifacts> {
     let (source, out) = (source_dir(), out_dir());
+    let _alone = lock(progress, &out)?;
     let mut builder = Builder { progress, source, stamps: Stamps::open(out.join("cache/stamps"))?, out, number: 0 };
     let tools = builder.always("tools", |builder| setup::ensure(builder.progress, &builder.out))?;
     let programs = builder.always("programs", |builder| programs::build(builder))?;
@@ -123,6 +124,18 @@ pub fn ensure(progress: &dyn Progress) -> Result<Artifacts> {
         programs,
         tools,
     })
+}
+
+/// Two builds at once would write the same files; the second waits. The lock goes with the file that is returned.
+fn lock(progress: &dyn Progress, out: &Path) -> Result<fs::File> {
+    let path = out.join("cache/lock");
+    fs::create_dir_all(out.join("cache")).with_context(|| format!("making {}", out.display()))?;
+    let file = fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
+    if file.try_lock().is_err() {
+        progress.detail("another build of the image is running; waiting for it");
+        file.lock().with_context(|| format!("locking {}", path.display()))?;
+    }
+    Ok(file)
 }
 
 /// Build the Debian tree from today's packages, whatever was built before.
