@@ -125,9 +125,11 @@ impl Flow {
             Err(outcome) => return Ok(outcome),
         };
         let (key, manifest) = self.manifest(&order)?;
+        self.report.begin("plan");
         let disk = plan::choose(&machine.facts, &order.goal, now()?)?;
         let found = installed::look(disk)?;
         let plan = plan::make(disk, &order.goal, &found, &manifest)?;
+        self.report.end();
         self.report.text(&plan.to_string());
         if self.options.dry_run || gathered.answer.install.dry_run {
             return Ok(Outcome::Planned);
