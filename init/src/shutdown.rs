@@ -75,9 +75,10 @@ impl Shutdown {
         *self != before
     }
 
-    /// Seconds until it goes on by itself.
+    /// Seconds until it goes on by itself, rounded up.
     pub fn seconds_left(&self, now: Duration) -> u32 {
-        u32::try_from(self.announced_until.saturating_sub(now).as_secs()).unwrap_or(u32::MAX)
+        let left = self.announced_until.saturating_sub(now) + Duration::from_millis(999);
+        u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
     }
 }
 

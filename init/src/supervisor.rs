@@ -190,6 +190,13 @@ impl Supervisor {
         self.entries.get(unit).is_none_or(|entry| entry.state == State::Stopped)
     }
 
+    /// Whether stopping it is worth a line: it runs, or what it did has to be undone.
+    pub fn has_work_to_stop(&self, unit: Unit) -> bool {
+        self.entries
+            .get(unit)
+            .is_some_and(|entry| entry.pid() != 0 || entry.state == State::Done && entry.service.stop.is_some())
+    }
+
     /// All of them, for people.
     pub fn status(&self) -> Vec<Status> {
         self.entries.iter().map(Entry::status).collect()

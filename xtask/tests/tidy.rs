@@ -93,11 +93,8 @@ fn unsafe_code_is_only_in_sys() {
 
 #[test]
 fn no_file_is_too_long() {
-    let wrong: Vec<_> = sources()
-        .into_iter()
-        .map(|(path, text)| (text.lines().count(), path))
-        .filter(|(lines, _)| *lines > TOO_LONG)
-        .collect();
+    let wrong: Vec<_> =
+        sources().into_iter().map(|(path, text)| (text.lines().count(), path)).filter(|(lines, _)| *lines > TOO_LONG).collect();
     assert!(wrong.is_empty(), "split these: {wrong:?}");
 }
 
@@ -116,10 +113,8 @@ fn every_dependency_has_its_reason() {
     let reasons = std::fs::read_to_string(root().join("docs/dependencies.md")).expect("reading docs/dependencies.md");
     let workspace = manifest(&root().join("Cargo.toml"));
     let dependencies = workspace["workspace"]["dependencies"].as_table().expect("dependencies").clone();
-    let wrong: Vec<_> = dependencies
-        .keys()
-        .filter(|name| !name.starts_with("lodge-") && !reasons.contains(&format!("`{name}`")))
-        .collect();
+    let wrong: Vec<_> =
+        dependencies.keys().filter(|name| !name.starts_with("lodge-") && !reasons.contains(&format!("`{name}`"))).collect();
     assert!(wrong.is_empty(), "without a reason in docs/dependencies.md: {wrong:?}");
 }
 

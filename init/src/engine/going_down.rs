@@ -206,7 +206,7 @@ impl Engine {
                 if is_new {
                     going_down.entered = true;
                     let name = self.services.get(unit).map(|service| service.name).unwrap_or_default();
-                    if !self.supervisor.is_stopped(unit) {
+                    if self.supervisor.has_work_to_stop(unit) {
                         log::notice(&format!("shutdown: stopping {name}"));
                     }
                     self.feed(Event::Stop(unit));
