@@ -159,7 +159,11 @@ impl Flow {
             return Ok(gathered);
         }
         self.report.begin("network");
-        let network = Network::ensure(self.network.take(), gathered.answer.network.as_ref(), &mut self.report)?;
+        let network = match self.options.dry_run {
+            // Who only looks, on a machine that may be serving, must not find it on another address afterwards.
+            true => Network::present(&machine.facts.nics)?,
+            false => Network::ensure(self.network.take(), gathered.answer.network.as_ref(), &mut self.report)?,
+        };
         let uplink = network.uplink();
         self.network = Some(network);
         self.report.end();

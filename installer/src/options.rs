@@ -12,7 +12,7 @@ use clap::Parser;
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "installer", version, after_help = EXAMPLES)]
 pub struct Options {
-    /// Print the plan and write nothing.
+    /// Print the plan, write nothing, and leave the network as it is.
     #[arg(long)]
     pub dry_run: bool,
     /// Take this answer before all others, as if it were lodge.toml on a medium.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lodge_model::answer::NetworkAnswer;
+use lodge_model::{
+    answer::{NetworkAnswer, parse_cidr},
+    facts::Nic,
+};
 use lodge_network::Uplink;
 
 use crate::report::Report;
@@ -26,6 +29,23 @@ impl Network {
             Some(network) if network.config.as_ref() == config && network.has_carrier()? => Ok(network),
             _ => Self::start(config, report),
         }
+    }
+
+    /// The uplink as the machine has it, untouched: for looking only.
+    pub fn present(nics: &[Nic]) -> Result<Self> {
+        let is_v4 = |address: &&String| parse_cidr(address).is_some_and(|(ip, _)| ip.is_ipv4());
+        let found = nics.iter().filter(|nic| nic.link).find_map(|nic| Some((nic, nic.addresses.iter().find(is_v4)?)));
+        let (nic, address) =
+            found.context("a dry run leaves the network as it is, and no interface has an IPv4 address; set one up first")?;
+        let uplink = Uplink {
+            interface: nic.name.clone(),
+            mac: nic.mac.clone(),
+            address: address.clone(),
+            gateway: None,
+            dns: Vec::new(),
+            dhcp_words: None,
+        };
+        Ok(Self { config: None, uplink: Arc::new(Mutex::new(uplink)) })
     }
 
     /// As it is now.

@@ -346,7 +346,8 @@ fn a_foreign_boot_loader_does_not_shine_through_a_new_table() {
     for at in [MIB, size - 65536] {
         let mut bytes = [0; 4096];
         file.read_exact_at(&mut bytes, at).unwrap();
-        assert!(!bytes.contains(&0xee), "byte {at}");
+        // A new file system may hold the byte by chance, but not in a row.
+        assert!(!bytes.windows(8).any(|window| window == [0xee; 8]), "byte {at}");
     }
 }
 
