@@ -29,6 +29,12 @@ const PROGRAMS_OF_DEBIAN: [(&str, &str); 5] = [
     ("usr/sbin/mke2fs", "state partition"),
     ("usr/sbin/mkfs.fat", "EFI system partition"),
 ];
+/// Files of Debian in the initrd, and where they are in the tree.
+const FILES_OF_DEBIAN: [(&str, &str); 2] = [
+    ("etc/mke2fs.conf", "etc/mke2fs.conf"),
+    // The boot loader that the installer puts on the disk.
+    ("usr/lib/lodge/systemd-bootx64.efi", "usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
+];
 /// Names under which they are also called.
 const LINKS: [(&str, &str); 12] = [
     ("bin", "usr/bin"),
@@ -122,7 +128,9 @@ fn add_programs(tree: &Tree, stage: &Path) -> Result<()> {
     for (inside, outside) in elf::libraries(&tree.path, &programs)? {
         install(&outside, &stage.join(inside), 0o755)?;
     }
-    install(&tree.path.join("etc/mke2fs.conf"), &stage.join("etc/mke2fs.conf"), 0o644)?;
+    for (inside, outside) in FILES_OF_DEBIAN {
+        install(&tree.path.join(outside), &stage.join(inside), 0o644)?;
+    }
     for (link, target) in LINKS {
         symlink(target, stage.join(link)).with_context(|| format!("linking {link} of the initrd"))?;
     }
