@@ -31,8 +31,8 @@ use crate::{
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
 /// For one local file system to write back what it holds.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(45);
-/// For everything to be written back.
-const SYNC_PATIENCE: Duration = Duration::from_secs(30);
+/// For everything else to be written back: a detached share whose server is dead would hold it up for ever.
+const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A shutdown under way.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lodge_sys::{
+    cgroup::Cgroup,
     process::{Home, prepare},
     program::Program,
 };
@@ -17,6 +18,8 @@ use lodge_sys::{
 use super::poller::{Poller, Source};
 use crate::{console, log};
 
+/// The group of the shells.
+const CGROUP: &str = "rescue";
 const PROMPT: &str = "\nPress Enter for a shell (root; whoever sits at the console owns the machine).";
 
 /// Consoles and what runs on them.
@@ -35,6 +38,10 @@ struct Console {
 impl Shells {
     /// Show the text on every console and wait for somebody.
     pub fn open(text: &str, poller: &Poller) -> Self {
+        // After a panic those of the rescue before may still sit on the consoles; nobody else has processes there.
+        if let Err(error) = Cgroup::ensure(CGROUP).and_then(|group| group.kill()) {
+            log::warning(&format!("{error:#}"));
+        }
         let mut consoles = BTreeMap::new();
         for (id, path) in (0..).zip(console::paths()) {
             let opened = console::open(&path).and_then(|terminal| {
@@ -120,7 +127,8 @@ pub fn start_shell(path: &Path) -> Result<i32> {
     command.arg("sh").env("HOME", "/root").env("TERM", "linux").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/lodge");
     command.current_dir("/");
     command.stdin(Stdio::from(terminal()?)).stdout(Stdio::from(terminal()?)).stderr(Stdio::from(terminal()?));
-    prepare(&mut command, &Home { cgroup: None, session: true, terminal: true })?;
+    let entrance = Cgroup::ensure(CGROUP).and_then(|group| group.entrance()).ok();
+    prepare(&mut command, &Home { cgroup: entrance.as_ref(), session: true, terminal: true })?;
     let child = command.spawn().with_context(|| format!("starting {}", Program::Busybox.path()))?;
     i32::try_from(child.id()).context("reading a process id")
 }

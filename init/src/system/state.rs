@@ -7,7 +7,7 @@ use lodge_model::{layout, paths};
 use lodge_sys::{
     block,
     mount::{Mount, MsFlags},
-    program::Program,
+    program::{Output, Program},
     uevent::Uevents,
 };
 
@@ -104,8 +104,7 @@ fn check(device: &std::path::Path) -> Result<()> {
                 log::notice(&format!("still checking {}, {} s", device.display(), (told - start).as_secs()));
             }
         })?;
-        let said = output.text();
-        let said = said.trim().lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("; ");
+        let said = gist(&output, device);
         match next(rung, output.code) {
             Next::Sound => return Ok(()),
             Next::Repaired => {
@@ -117,15 +116,18 @@ fn check(device: &std::path::Path) -> Result<()> {
                 rung = higher;
             }
             Next::GiveUp => {
-                let error = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-                return Err(anyhow!(
-                    "e2fsck {option} {} ended with exit status {}: {said} {error}",
-                    device.display(),
-                    output.code
-                ));
+                return Err(anyhow!("e2fsck {option} {} ended with exit status {}: {said}", device.display(), output.code));
             }
         }
     }
+}
+
+/// The lines that name the device: the rest is banner and general advice.
+fn gist(output: &Output, device: &std::path::Path) -> String {
+    let text = format!("{}\n{}", output.text(), String::from_utf8_lossy(&output.stderr));
+    let name = device.display().to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains(&name)).collect();
+    lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join("; ")
 }
 
 #[cfg(test)]
