@@ -36,13 +36,16 @@ impl Key {
         Ok(with_name)
     }
 
-    /// Add every file below a directory, in the order of their names.
+    /// Add every file below a directory, in the order of their names. What is written for people alone changes nothing.
     pub fn dir(mut self, dir: &Path) -> Result<Self> {
         let list = fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
         let mut entries = list.collect::<Result<Vec<_>, _>>().with_context(|| format!("listing {}", dir.display()))?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                continue;
+            }
             self = if path.is_dir() { self.text(&entry.file_name().to_string_lossy()).dir(&path)? } else { self.file(&path)? };
         }
         Ok(self)
@@ -177,7 +180,10 @@ mod tests {
         let second = key();
         assert_ne!(first, second);
         fs::write(dir.path().join("b"), "2").unwrap();
-        assert_ne!(second, key());
+        let third = key();
+        assert_ne!(second, third);
+        fs::write(dir.path().join("README.md"), "words").unwrap();
+        assert_eq!(third, key());
     }
 
     #[test]
