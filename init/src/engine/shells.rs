@@ -33,7 +33,11 @@ struct Console {
     path: PathBuf,
     terminal: File,
     shell: Option<i32>,
+    hang_ups: u32,
 }
+
+/// A line that hangs up more often than this has nobody at its end.
+const HANG_UPS: u32 = 8;
 
 impl Shells {
     /// Show the text on every console and wait for somebody.
@@ -52,7 +56,7 @@ impl Shells {
                 Ok(terminal) => {
                     console::print(&terminal, text);
                     console::print(&terminal, PROMPT);
-                    consoles.insert(id, Console { path, terminal, shell: None });
+                    consoles.insert(id, Console { path, terminal, shell: None, hang_ups: 0 });
                 }
                 Err(error) => log::warning(&format!("{error:#}")),
             }
@@ -67,8 +71,12 @@ impl Shells {
             Ok(false) => return false,
             Ok(true) => {}
             Err(error) => {
-                log::warning(&format!("{error:#}"));
+                log::info(&format!("{error:#}"));
                 poller.remove(&console.terminal);
+                console.hang_ups += 1;
+                if console.hang_ups <= HANG_UPS {
+                    console.ask_again(id, poller);
+                }
                 return false;
             }
         }
@@ -90,22 +98,27 @@ impl Shells {
         let found = self.consoles.iter_mut().find(|(_, console)| console.shell == Some(pid));
         let Some((id, console)) = found else { return false };
         console.shell = None;
-        // The shell hung its terminal up when it ended: a new opening works, the old one does not.
-        match console::open(&console.path) {
-            Ok(terminal) => {
-                console::print(&terminal, PROMPT);
-                console.terminal = terminal;
-                if let Err(error) = poller.add(&console.terminal, Source::Console(*id)) {
-                    log::warning(&format!("{error:#}"));
-                }
-            }
-            Err(error) => log::warning(&format!("{error:#}")),
-        }
+        console.ask_again(*id, poller);
         true
     }
 }
 
 impl Console {
+    /// A shell hangs its terminal up when it ends: a new opening works, the old one does not.
+    fn ask_again(&mut self, id: u32, poller: &Poller) {
+        let opened = console::open(&self.path).and_then(|terminal| {
+            poller.add(&terminal, Source::Console(id))?;
+            Ok(terminal)
+        });
+        match opened {
+            Ok(terminal) => {
+                console::print(&terminal, PROMPT);
+                self.terminal = terminal;
+            }
+            Err(error) => log::warning(&format!("{error:#}")),
+        }
+    }
+
     fn has_line(&mut self) -> Result<bool> {
         let mut typed = [0; 256];
         match self.terminal.read(&mut typed) {
