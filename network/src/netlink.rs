@@ -31,6 +31,9 @@ pub struct Link {
     pub hardware: bool,
 }
 
+/// Index of the loopback link, the same in every network namespace (LOOPBACK_IFINDEX in the kernel's include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 type Messages = Box<dyn futures_util::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send + Unpin>;
 
 /// A connection to the kernel that also hears of changed links. Needs a tokio runtime around it.
@@ -57,8 +60,10 @@ impl Netlink {
         Ok(links)
     }
 
-    /// Every link up.
+    /// Every link up, the loopback too: without it the kernel's own calls to 127.0.0.1 wait instead of being refused.
     pub async fn raise_all(&self) -> Result<()> {
+        let loopback = LinkUnspec::new_with_index(LOOPBACK).up().build();
+        self.handle.link().set(loopback).execute().await.context("setting the loopback up")?;
         for link in self.links().await?.iter().filter(|link| !link.up) {
             let message = LinkUnspec::new_with_index(link.index).up().build();
             let set = self.handle.link().set(message).execute().await;
