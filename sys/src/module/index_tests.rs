@@ -1,3 +1,5 @@
+//! Tests of the module index.
+
 use super::*;
 use proptest::prelude::*;
 
