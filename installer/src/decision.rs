@@ -41,7 +41,7 @@ pub fn ask(
     let hello = Hello { facts: facts.clone(), name, version: env!("CARGO_PKG_VERSION").to_owned() };
     let asking = || format!("asking the center at {}", center.url());
     let mut decision = runtime.block_on(center.hello(facts.machine, &hello)).with_context(asking)?;
-    report.connect(answer, || Outbox::start(center.clone(), facts.machine))?;
+    report.connect(answer, || Outbox::start(center.clone(), facts.machine, runtime.handle().clone()))?;
     let mut told = String::new();
     loop {
         match decision {

@@ -80,7 +80,8 @@ struct Flow {
 
 /// Install this machine. Returns the exit status.
 pub fn run(options: Options, report: Report) -> Result<i32> {
-    let runtime = Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
+    // With a worker of its own: the outbox uses the same connections, and they must be driven while this thread writes a disk.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().context("starting a runtime")?;
     let mut flow = Flow { options, report, runtime, network: None };
     let mut pause = PAUSE_MIN;
     loop {

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use lodge_client::{Center, Error};
 use lodge_model::{api::MachineEvent, ids::MachineId};
+use tokio::runtime::Handle;
 
 /// At most this much is kept for a center that is away; the oldest goes first.
 const KEPT: usize = 2000;
@@ -40,10 +41,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Start telling this center of this machine.
-    pub fn start(center: Center, machine: MachineId) -> Result<Self> {
+    /// Start telling this center of this machine. The runtime is the one that the center's other calls are made in, because calls
+    /// share connections and a connection is driven by the runtime that opened it; so it must have workers of its own.
+    pub fn start(center: Center, machine: MachineId, runtime: Handle) -> Result<Self> {
         let (orders, receiver) = channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
         let work = move || {
             let send = |batch: &[Item]| runtime.block_on(send(&center, machine, batch));
             run(&receiver, &send);
