@@ -142,11 +142,15 @@ fn follow(hear: &Receiver<Message>, show: &mut Show) -> Result<Box<Site>> {
     loop {
         match hear.recv().context("the rack is gone")? {
             Message::Line(line) => show.line(&line),
-            Message::Built(site) => {
-                // Lines that are older than the end of the installation are still on their way.
-                hear.try_iter().for_each(|message| show.message(&message));
-                return site;
+            Message::Built(Ok(site)) => {
+                // The lines that the rack has seen by now are still on their way here.
+                let machines = site.node_names().len() + 1;
+                while show.ready() < machines {
+                    show.message(&hear.recv().context("the rack is gone")?);
+                }
+                return Ok(site);
             }
+            Message::Built(failed) => return failed,
             Message::Stop => {
                 show.end();
                 bail!("stopped before all machines were ready; everything is taken down");

@@ -72,6 +72,11 @@ impl Show {
         }
     }
 
+    /// How many machines are ready.
+    pub fn ready(&self) -> usize {
+        self.rows.values().filter(|(row, _)| row.ready).count()
+    }
+
     /// No more changes: the table stays as it is, above what is printed next.
     pub fn end(&mut self) {
         for (_, bar) in self.rows.values().filter(|(_, bar)| bar.is_some()) {
