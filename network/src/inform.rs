@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use dhcproto::{
-    Decodable as _, Decoder, Encodable as _,
-    v4::{DhcpOption, Message, MessageType, OptionCode, UnknownOption},
+    Encodable as _,
+    v4::{DhcpOption, Message, MessageType, OptionCode, borrowed},
 };
 use lodge_model::{
     answer::parse_cidr,
@@ -89,15 +89,19 @@ fn listen(socket: &UdpSocket, xid: u32) -> Result<Option<String>> {
     }
 }
 
-/// The words of an answer to our question.
+/// The words of an answer to our question. Read through dhcproto's borrowed view: its full decoder asserts the lengths of options in
+/// debug builds, and what comes off a wire may have any.
 fn words(packet: &[u8], xid: u32) -> Option<String> {
-    let message = Message::decode(&mut Decoder::new(packet)).ok()?;
-    if message.xid() != xid || message.opts().msg_type() != Some(MessageType::Ack) {
+    let message = borrowed::Message::new(packet).ok()?;
+    if message.xid() != xid {
         return None;
     }
-    let option = message.opts().get(OptionCode::Unknown(DHCP_OPTION))?;
-    let DhcpOption::Unknown(option) = option else { return None };
-    let text = String::from_utf8(UnknownOption::data(option).to_vec()).ok()?;
+    let option = |code| message.opts().find(|option| option.code() == code).map(|option| option.data().to_vec());
+    let kind = option(OptionCode::MessageType)?;
+    if kind != [u8::from(MessageType::Ack)] {
+        return None;
+    }
+    let text = String::from_utf8(option(OptionCode::Unknown(DHCP_OPTION))?).ok()?;
     let text = text.trim_matches(|char: char| char == '\0' || char.is_whitespace());
     (!text.is_empty()).then(|| text.to_owned())
 }
@@ -105,6 +109,7 @@ fn words(packet: &[u8], xid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dhcproto::{Decodable as _, Decoder, v4::UnknownOption};
     use proptest::prelude::*;
 
     fn answer(xid: u32, words: Option<&str>) -> Vec<u8> {
