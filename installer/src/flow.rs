@@ -86,6 +86,8 @@ pub fn run(options: Options, report: Report) -> Result<i32> {
     let mut pause = PAUSE_MIN;
     loop {
         let dry_run = flow.options.dry_run;
+        // Opened before the look: a disk or medium that comes during it is not missed.
+        let since_look = Uevents::open()?;
         match flow.attempt() {
             Ok(Outcome::Installed(Then::Reboot) | Outcome::BootDisk) => return Ok(EXIT_REBOOT),
             Ok(Outcome::Installed(Then::Poweroff)) => return Ok(EXIT_POWEROFF),
@@ -98,22 +100,23 @@ pub fn run(options: Options, report: Report) -> Result<i32> {
             Ok(Outcome::Wait(reason)) if dry_run => anyhow::bail!(reason),
             Ok(Outcome::Wait(reason)) => {
                 flow.report.waiting(&reason);
-                pause = wait(pause)?;
+                pause = wait(&since_look, pause)?;
             }
             Err(error) => {
                 flow.report.failed(&error);
                 if dry_run {
                     return Ok(EXIT_FAILED);
                 }
-                pause = wait(pause)?;
+                // What happened until now may be of its own making.
+                pause = wait(&Uevents::open()?, pause)?;
             }
         }
     }
 }
 
 /// Wait for a device to come or go, or for the pause to end; the next pause.
-fn wait(pause: Duration) -> Result<Duration> {
-    let news = Uevents::open()?.wait(pause)?;
+fn wait(events: &Uevents, pause: Duration) -> Result<Duration> {
+    let news = events.wait(pause)?;
     Ok(if news { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) })
 }
 

@@ -126,9 +126,7 @@ fn memory_within_bounds(machine: &Machine) -> Result<String> {
 
 /// Process of the agent that registers, not of the one that keeps the network.
 pub fn agent_pid(machine: &Machine) -> Result<String> {
-    let pids = machine.run(
-        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q '/agent run' && echo ${p#/proc/}; done; true",
-    )?;
+    let pids = machine.run("pgrep -fx '/usr/lib/lodge/agent run'")?;
     let pids: Vec<&str> = pids.split_whitespace().collect();
     match pids[..] {
         [pid] => Ok(pid.to_owned()),
