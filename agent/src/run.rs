@@ -82,7 +82,7 @@ async fn reconcile(
     let (orders, ordered) = watch::channel(None);
     let (report_sender, report) = watch::channel(Report::default());
     let world = World::new(identity.file.clone(), identity.node, boot.clone(), moments.clone())?;
-    let session = Session { center: center.clone(), file: identity.file, boot, moments, orders, report, going_down };
+    let mut session = Session { center: center.clone(), file: identity.file, boot, moments, orders, report, going_down };
     tokio::spawn(async move {
         if let Err(error) = console::run(center).await {
             tracing::warn!("the console is no longer sent to the center: {error:#}");

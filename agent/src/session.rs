@@ -66,8 +66,8 @@ struct Memory {
 }
 
 impl Session {
-    /// Talk until the node goes down.
-    pub async fn run(mut self) -> Result<()> {
+    /// Talk until the node goes down. The channels stay open as long as this lives: the reconciler goes on.
+    pub async fn run(&mut self) -> Result<()> {
         let newest = Generation::read(GENERATION_FILE.into());
         let mut memory = Memory { newest, phases_told: 0, backoff: Backoff::up_to(PAUSE_MAX), complaint: String::new() };
         let mut network = FileWatch::new(Path::new(uplink::FILE))?;
