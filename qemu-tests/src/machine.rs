@@ -69,9 +69,6 @@ impl Machine {
         for disk in &spec.disks {
             media::blank_disk(&dir.join(disk.file()), disk.size)?;
         }
-        if let Some(answer) = &spec.answer {
-            media::answer_stick(&dir.join(spec::STICK), answer)?;
-        }
         switch.add_port(&spec.name, sockets::listen(&dir, spec::NET_SOCKET)?)?;
         let firmware = artifacts.firmware.clone();
         Ok(Self { spec, dir, console, host, firmware, running: None, first_on: None })
@@ -80,6 +77,9 @@ impl Machine {
     /// Press the power button of a machine that is off.
     pub fn switch_on(&mut self) -> Result<()> {
         self.switch_off();
+        if let Some(answer) = &self.spec.answer {
+            media::answer_stick(&self.dir.join(spec::STICK), answer)?;
+        }
         let names = [spec::SERIAL_SOCKET, spec::SHELL_SOCKET, spec::MONITOR_SOCKET];
         let [serial, shell, monitor] = names.map(|name| sockets::listen(&self.dir, name));
         let (serial, shell, monitor) = (serial?, shell?, monitor?);
