@@ -51,11 +51,6 @@ impl Moments {
         }
     }
 
-    /// Whether it has happened.
-    pub fn happened(&self, name: &str) -> bool {
-        self.dir.join(name).exists()
-    }
-
     /// All of them and the initrd's two, in the order they happened.
     pub fn phases(&self, boot: &BootFile) -> Vec<Phase> {
         let mut phases = vec![
@@ -92,11 +87,9 @@ mod tests {
     fn a_moment_is_recorded_once_and_listed_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let moments = Moments::new(dir.path().join("moments"));
-        assert!(!moments.happened(AGENT));
         assert!(moments.record(NETWORK).unwrap());
         assert!(moments.record(AGENT).unwrap());
         assert!(!moments.record(AGENT).unwrap());
-        assert!(moments.happened(AGENT));
         let boot = BootFile { version: "1".into(), slot: Slot::A, disk: "vda".into(), init_at: 0.001, switch_root_at: 0.002 };
         let names: Vec<String> = moments.phases(&boot).into_iter().map(|phase| phase.name).collect();
         assert_eq!(names, ["init", "switch-root", "network", "agent"]);

@@ -13,7 +13,8 @@ use lodge_client::{Center, Error};
 use lodge_model::api::{Heartbeat, Orders, Register, ShareHealth};
 use lodge_model::ids::BootId;
 use lodge_model::node::{BootFile, NodeFile};
-use lodge_model::timing;
+use lodge_model::{progress, timing};
+use lodge_sys::kmsg::{Kmsg, Level};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -137,6 +138,7 @@ impl Session {
                     Ok(orders) => {
                         memory.phases_told = all;
                         self.well(memory);
+                        self.say_ready(&heartbeat.share);
                         let before = memory.newest.value;
                         self.take(memory, orders)?;
                         if memory.newest.value == before {
@@ -167,6 +169,19 @@ impl Session {
                 }
                 end = down(&mut self.going_down) => return end.map(|()| End::Down),
             }
+        }
+    }
+
+    /// One line on every console, once a boot, when the center has taken in that the share is in order: whoever reads it finds the node
+    /// ready there.
+    fn say_ready(&self, told: &ShareHealth) {
+        if !matches!(told, ShareHealth::Serving | ShareHealth::Mounted { .. }) {
+            return;
+        }
+        match self.moments.record(moments::READY) {
+            Ok(false) => {}
+            Ok(true) => say(&progress::ready_line(&self.file.name)),
+            Err(error) => tracing::warn!("{error:#}"),
         }
     }
 
@@ -212,6 +227,15 @@ async fn urgent(report: &mut watch::Receiver<Report>, told: &Report) {
     if report.wait_for(is_news).await.is_err() {
         // The reconciler has ended, and the agent with it.
         std::future::pending::<()>().await;
+    }
+}
+
+/// The kernel log reaches every console; where there is none, standard error does.
+fn say(line: &str) {
+    let name = progress::PREFIX.trim_end_matches(": ");
+    match Kmsg::open(name) {
+        Ok(kmsg) => kmsg.log(Level::Notice, line.strip_prefix(progress::PREFIX).unwrap_or(line)),
+        Err(_) => eprintln!("{line}"),
     }
 }
 

@@ -53,7 +53,7 @@ struct Running {
 const FATAL: [&str; 2] = ["Kernel panic - not syncing", "Lodge: rescue ===="];
 
 impl Machine {
-    /// Put a machine into the rack, switched off, with blank disks and a firmware that has never run.
+    /// Put a machine into the rack, switched off, with blank disks and a firmware that has never run; files that are there already stay.
     pub fn build(
         spec: MachineSpec,
         artifacts: &Artifacts,
@@ -65,8 +65,11 @@ impl Machine {
         let dir = rack.join(&spec.name);
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let console = Console::new(&dir, &spec.name, followers)?;
-        fs::copy(&artifacts.variables, dir.join(spec::VARIABLES)).context("copying the firmware's variables")?;
-        for disk in &spec.disks {
+        let variables = dir.join(spec::VARIABLES);
+        if !variables.exists() {
+            fs::copy(&artifacts.variables, variables).context("copying the firmware's variables")?;
+        }
+        for disk in spec.disks.iter().filter(|disk| !dir.join(disk.file()).exists()) {
             media::blank_disk(&dir.join(disk.file()), disk.size)?;
         }
         switch.add_port(&spec.name, sockets::listen(&dir, spec::NET_SOCKET)?)?;

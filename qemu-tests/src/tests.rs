@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lodge_model::api::{NodeDetail, NodeState};
 
 use crate::{
     artifacts::Artifacts,
@@ -82,6 +83,8 @@ pub struct Bench {
     site: Option<Site>,
     /// A site that could not be installed is not tried again by every test.
     no_site: Option<String>,
+    /// How many were installed.
+    sites: u32,
     say: Box<dyn FnMut(&str)>,
 }
 
@@ -102,7 +105,7 @@ const LAST_LINES: usize = 25;
 impl Bench {
     /// A bench without a site. `say` is told, line by line, what goes on.
     pub fn new(artifacts: Artifacts, say: impl FnMut(&str) + 'static) -> Result<Self> {
-        Ok(Self { artifacts: artifacts.checked()?, site: None, no_site: None, say: Box::new(say) })
+        Ok(Self { artifacts: artifacts.checked()?, site: None, no_site: None, sites: 0, say: Box::new(say) })
     }
 
     /// Run tests, whatever comes of each.
@@ -143,7 +146,9 @@ impl Bench {
         }
         if self.site.is_none() {
             let started = Instant::now();
-            let mut rack = self.rack("site")?;
+            // Each site has its own files: those of a failed test stay for whoever looks into it.
+            self.sites += 1;
+            let mut rack = self.rack(&if self.sites == 1 { "site".to_owned() } else { format!("site-{}", self.sites) })?;
             let operator = match scenario::install(&mut rack, NODES) {
                 Ok(operator) => operator,
                 Err(error) => {
@@ -163,6 +168,14 @@ impl Bench {
     fn rack(&self, name: &str) -> Result<Rack> {
         Rack::new(name, self.artifacts.clone(), Options { capture: true, ..Options::default() })
     }
+}
+
+/// Wait until the center shows a machine as ready, which it does a heartbeat after the machine's own console.
+fn ready_in_center(site: &Site, name: &str) -> Result<NodeDetail> {
+    let limit = site.rack.host.scale(Duration::from_secs(10));
+    ask_until(limit, &format!("{name} ready in the center"), || {
+        Ok(Some(site.operator.node(name)?).filter(|node| node.node.state == NodeState::Ready))
+    })
 }
 
 /// Ask until `look` gives something: a bounded retry, because the center's list of nodes is a question and not an event.

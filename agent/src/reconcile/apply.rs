@@ -5,14 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use lodge_model::initproto::{Down, Request};
-use lodge_model::{paths, progress};
-use lodge_sys::kmsg::{Kmsg, Level};
+use lodge_model::paths;
 use lodge_sys::mount;
 
 use super::World;
 use super::plan::{Action, Failure, Step};
 use crate::exports::Export;
-use crate::moments::{self, since_boot};
+use crate::moments::since_boot;
 use crate::{esp, init};
 
 impl World {
@@ -57,7 +56,6 @@ impl World {
                 });
                 self.blessed = self.note(Step::Bless, done.context("marking the boot entry good"));
             }
-            Action::SayReady => self.say_ready(),
         }
     }
 
@@ -75,15 +73,6 @@ impl World {
             }
         }
     }
-
-    /// One line on every console, once a boot.
-    fn say_ready(&self) {
-        match self.moments.record(moments::READY) {
-            Ok(false) => {}
-            Ok(true) => say(&progress::ready_line(&self.file.name)),
-            Err(error) => tracing::warn!("{error:#}"),
-        }
-    }
 }
 
 async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -99,13 +88,4 @@ fn bind_own_data() -> Result<()> {
     let (data, share) = (Path::new(paths::SHARE_DATA), Path::new(paths::SHARE));
     fs::create_dir_all(share).with_context(|| format!("making {}", share.display()))?;
     mount::bind(data, share)
-}
-
-/// The kernel log reaches every console; where there is none, standard error does.
-fn say(line: &str) {
-    let name = progress::PREFIX.trim_end_matches(": ");
-    match Kmsg::open(name) {
-        Ok(kmsg) => kmsg.log(Level::Notice, line.strip_prefix(progress::PREFIX).unwrap_or(line)),
-        Err(_) => eprintln!("{line}"),
-    }
 }

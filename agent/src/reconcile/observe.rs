@@ -11,7 +11,7 @@ use lodge_sys::{mount, nfs};
 use super::World;
 use super::plan::{Mounted, Observed, Server};
 use crate::exports;
-use crate::moments::{self, since_boot};
+use crate::moments::since_boot;
 
 const THREADS: &str = "/proc/fs/nfsd/threads";
 
@@ -33,7 +33,6 @@ impl World {
             left: self.left.clone(),
             restart_asked: self.restart_asked,
             blessed: self.blessed,
-            said_ready: self.moments.happened(moments::READY),
         })
     }
 }

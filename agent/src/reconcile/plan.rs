@@ -52,8 +52,6 @@ pub struct Observed {
     pub restart_asked: Option<Duration>,
     /// The boot entry has been marked good.
     pub blessed: bool,
-    /// It was said that this node is ready.
-    pub said_ready: bool,
 }
 
 /// What is at the share's mount point.
@@ -143,8 +141,6 @@ pub enum Action {
     Restart,
     /// Mark the boot entry good.
     Bless,
-    /// Say that this node is ready.
-    SayReady,
 }
 
 /// What the center is told.
@@ -186,7 +182,6 @@ pub fn plan(observed: &Observed, orders: Option<&Orders>) -> Plan {
     actions.extend(orders.and_then(|orders| reinstall(observed, orders)));
     let health = health(observed);
     if orders.is_some() && matches!(health, ShareHealth::Serving | ShareHealth::Mounted { .. }) {
-        actions.extend((!observed.said_ready).then_some(Action::SayReady));
         actions.extend((!observed.blessed && may_try(observed, Step::Bless)).then_some(Action::Bless));
     }
     problems.extend(observed.failures.values().map(|failure| failure.text.clone()));

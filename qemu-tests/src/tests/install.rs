@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lodge_model::{
-    api::{NodeDetail, NodeState, ShareHealth},
+    api::{NodeDetail, ShareHealth},
     layout::Slot,
     paths,
 };
 
-use super::Bench;
+use super::{Bench, ready_in_center};
 use crate::{
-    api::Operator,
     artifacts::{self, Artifacts},
     machine::Machine,
     rack::{self, CENTER, CENTER_DISK},
-    scenario::hold,
+    scenario::{Site, hold},
 };
 
 const MIB: u64 = 1 << 20;
@@ -34,7 +33,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     for (name, serial) in disks {
         let machine = site.rack.machine(&name)?;
         booted_as_meant(machine)?;
-        shown_right(&site.operator, machine, &serial, &version(&artifacts)?)?;
+        shown_right(site, machine, &serial, &version(&artifacts)?)?;
         memory += &memory_within_bounds(machine)?;
     }
     let listed = site.operator.nodes()?.len();
@@ -80,11 +79,10 @@ fn booted_as_meant(machine: &Machine) -> Result<()> {
 }
 
 /// `lodge node show` tells what is true.
-fn shown_right(operator: &Operator, machine: &Machine, serial: &str, version: &str) -> Result<()> {
+fn shown_right(site: &Site, machine: &Machine, serial: &str, version: &str) -> Result<()> {
     let name = &machine.spec.name;
-    let node = operator.node(name)?;
+    let node = ready_in_center(site, name)?;
     let wrong = |what: &str| format!("lodge node show {name}: {what} is wrong: {node:?}");
-    hold(node.node.state == NodeState::Ready, || wrong("state"))?;
     hold(node.node.machine.0 == machine.spec.uuid(), || wrong("machine"))?;
     hold(node.node.version.as_deref() == Some(version), || wrong("version"))?;
     hold(node.disk_serial.as_deref() == Some(serial), || wrong("disk serial"))?;

@@ -99,11 +99,9 @@ impl Refused<'_> {
             let machine = self.machine_mut()?;
             let from = machine.now();
             if number == 0 {
-                machine.spec.answer = Some(text.clone());
                 machine.switch_on()?;
-            } else {
-                machine.swap_stick(text)?;
             }
+            machine.swap_stick(text)?;
             self.is_told(from, fault, false)?;
         }
         let right = answer(center, &format!("[install]\nbundle = \"{}/{BUNDLE}\"\n", web::URL));

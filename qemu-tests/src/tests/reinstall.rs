@@ -1,9 +1,8 @@
 //! A registered node is written again only by order, and stays the node it was.
 
 use anyhow::{Context, Result};
-use lodge_model::api::NodeState;
 
-use super::{Bench, install::BOOT_LIMIT};
+use super::{Bench, install::BOOT_LIMIT, ready_in_center};
 use crate::{
     machine::{Machine, spec::Netboot},
     rack::{self, INSTALL_LIMIT},
@@ -21,8 +20,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     site.operator.lodge(&["node", "reinstall", &name, "--yes"])?;
     let installed = machine.wait_text(from, "lodge: installed ", INSTALL_LIMIT)?;
     machine.wait_ready(installed, BOOT_LIMIT)?;
-    let (after, tickets_after) = (site.operator.node(&name)?, tickets_of(&site.operator, &name)?);
-    hold(after.node.state == NodeState::Ready, || format!("{name} is {:?}", after.node.state))?;
+    let (after, tickets_after) = (ready_in_center(site, &name)?, tickets_of(&site.operator, &name)?);
     hold(after.node.node == before.node.node, || format!("{name} has become another node: {:?}", after.node.node))?;
     hold(after.node.machine == before.node.machine, || format!("{name} has become another machine"))?;
     hold(after.boot != before.boot, || format!("{name} never restarted"))?;

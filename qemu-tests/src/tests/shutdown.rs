@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lodge_model::api::NodeState;
 
-use super::{Bench, ask_until, install::BOOT_LIMIT};
+use super::{Bench, ask_until, install::BOOT_LIMIT, ready_in_center};
 use crate::{
     feed::Waited,
     machine::Machine,
@@ -144,6 +144,7 @@ fn back_again(site: &mut Site, names: &[&str]) -> Result<()> {
     }
     for (name, from) in names.iter().zip(marks) {
         site.rack.machine(name)?.wait_ready(from, BOOT_LIMIT)?;
+        ready_in_center(site, name)?;
     }
     Ok(())
 }

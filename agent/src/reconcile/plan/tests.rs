@@ -36,13 +36,13 @@ fn worker(now: u64) -> Observed {
 
 fn mounted(now: u64) -> Observed {
     let probe = Some((seconds(now), Ok(3)));
-    Observed { mounted: Mounted::From(server()), probe, said_ready: true, blessed: true, ..worker(now) }
+    Observed { mounted: Mounted::From(server()), probe, blessed: true, ..worker(now) }
 }
 
 fn share_node(now: u64) -> Observed {
     let server = Server { exports: BTreeSet::new(), threads: 8 };
     let roles = vec![Role::Center, Role::Share];
-    Observed { roles, server: Some(server), probe: Some((seconds(now), Ok(1))), said_ready: true, blessed: true, ..worker(now) }
+    Observed { roles, server: Some(server), probe: Some((seconds(now), Ok(1))), blessed: true, ..worker(now) }
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_worker_mounts_proves_and_becomes_ready() {
 
     observed.probe = Some((observed.now, Ok(4)));
     let third = plan(&observed, Some(&orders()));
-    assert_eq!(third.actions, [Action::SayReady, Action::Bless]);
+    assert_eq!(third.actions, [Action::Bless]);
     assert_eq!(third.report, Report { share: ShareHealth::Mounted { probe_ms: 4 }, generation: 7, problem: None });
     assert_eq!(third.look_again, observed.now + PROBE_EVERY);
 }
@@ -181,7 +181,7 @@ fn a_reinstall_leaves_the_answer_before_it_restarts() {
 #[test]
 fn a_boot_is_not_good_before_the_node_is_registered() {
     let mut observed = mounted(10);
-    (observed.blessed, observed.said_ready) = (false, false);
+    observed.blessed = false;
     assert_eq!(plan(&observed, None).actions, []);
 }
 
