@@ -35,7 +35,9 @@ pub fn bless(boot: &BootFile) -> Result<bool> {
 /// Mount the ESP of the disk that was booted, work, unmount. A mount left by an agent that died is taken over.
 fn on_esp<T>(boot: &BootFile, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let device = device(Path::new("/sys/class/block"), &boot.disk)?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // On FAT a renamed file has no contents until its inode is written as well: without dirsync (linux, fs/fat/namei_vfat.c,
+    // `vfat_sync_ipos`) a power cut after the directory's fsync leaves an empty boot file.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_DIRSYNC;
     let source = device.to_str().ok_or_else(|| anyhow!("{} is not a device name", device.display()))?;
     Mount { source, target: paths::ESP, fstype: "vfat", flags, data: "umask=0077" }.ensure()?;
     let esp = Path::new(paths::ESP);
