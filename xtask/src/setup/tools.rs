@@ -52,7 +52,9 @@ impl Tools {
 pub fn ensure(progress: &dyn Progress, out: &Path) -> Result<Tools> {
     let root = out.join("tools/debian13");
     if !root.exists() {
-        let partial = out.join("tools/debian13.partial");
+        let partial = root.with_extension("partial");
+        // dpkg-deb makes the last directory of a path, and not those above it.
+        fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
         fetch(progress, &out.join("cache/apt"), &partial).context("fetching tools of Debian 13")?;
         fs::rename(&partial, &root).with_context(|| format!("putting {} into place", root.display()))?;
     }
