@@ -92,7 +92,10 @@ impl Refused<'_> {
         let unknown = answer(center, "[diskk]\nserial = \"x\"\n");
         let sticks: [(Fault, String); 3] = [
             (Fault { what: "an unknown key in the answer", words: &["lodge.toml", "diskk"] }, unknown),
-            (Fault { what: "a wrong center certificate", words: &["not the center that was named", "expected CA"] }, answer(&stranger, "")),
+            (
+                Fault { what: "a wrong center certificate", words: &["not the center that was named", "expected CA"] },
+                answer(&stranger, ""),
+            ),
             (Fault { what: "a wrong token", words: &["token"] }, answer(&unasked, "")),
         ];
         for (number, (fault, text)) in sticks.iter().enumerate() {
