@@ -1,7 +1,7 @@
 //! Brings a machine's uplink up: links, a fixed address or a DHCP lease, and what the DHCP answer says of the center.
 //!
 //! Why it exists: the installer and the running node must come up on the network in the same way. Links, addresses and routes go
-//! through rtnetlink, DHCP is `mozim`'s (docs/decisions/0016-dhcp-client.md); what is here chooses the link and applies the lease.
+//! through rtnetlink, DHCP is `mozim`'s (docs/decisions/0008-dhcp-client.md); what is here chooses the link and applies the lease.
 //!
 //! It assumes the privileges for both. The calls block; a small runtime inside drives the sockets. IPv4 only: IPv6 addresses come
 //! from the kernel's own autoconfiguration. It never decides what an answer means.
