@@ -1,8 +1,18 @@
 //! The rack: a site with a switch, a router and machines, and an operator.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::mpsc::Sender, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::mpsc::Sender,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 
 use crate::{
     accel::Host,
@@ -39,6 +49,7 @@ pub struct Rack {
     /// What it boots.
     pub artifacts: Artifacts,
     followers: Option<Sender<RackLine>>,
+    _lock: Flock<File>,
 }
 
 /// How a rack is set up.
@@ -58,6 +69,7 @@ impl Rack {
         let artifacts = artifacts.checked()?;
         let host = Host::probe(&artifacts.out.join("rack"))?;
         let dir = options.dir.unwrap_or_else(|| artifacts.rack(name));
+        let lock = lock(&dir)?;
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("clearing {}", dir.display()))?;
         }
@@ -66,7 +78,7 @@ impl Rack {
         let capture = site.join("switch.pcap");
         let switch = Switch::start(options.capture.then_some(capture.as_path()))?;
         let router = Router::start(&site, &switch)?;
-        Ok(Self { machines: BTreeMap::new(), router, switch, dir, host, artifacts, followers: options.followers })
+        Ok(Self { machines: BTreeMap::new(), router, switch, dir, host, artifacts, followers: options.followers, _lock: lock })
     }
 
     /// Put a machine into the rack. It stays off.
@@ -136,6 +148,21 @@ impl Rack {
     }
 }
 
+/// Two racks in one directory would pull each other's disks out: the second one is refused.
+fn lock(dir: &Path) -> Result<Flock<File>> {
+    let beside = dir.with_extension("lock");
+    if let Some(parent) = beside.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(&beside);
+    let file = file.with_context(|| format!("opening {}", beside.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, Errno::EWOULDBLOCK)) => bail!("a rack is running in {} already; end it first", dir.display()),
+        Err((_, error)) => Err(error).with_context(|| format!("locking {}", beside.display())),
+    }
+}
+
 /// The machine that becomes the center, installed from the ISO without a question.
 pub fn center_spec(artifacts: &Artifacts) -> MachineSpec {
     let mut spec = MachineSpec::new(CENTER, 10).disk(DiskSpec::new(Bus::Virtio, CENTER_DISK, 20));
@@ -177,6 +204,16 @@ fn center_answer() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_holds_one_rack_at_a_time() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("rack/demo");
+        let first = lock(&dir).unwrap();
+        assert!(lock(&dir).unwrap_err().to_string().contains("running"));
+        drop(first);
+        lock(&dir).unwrap();
+    }
 
     #[test]
     fn the_center_answer_is_one() {
