@@ -187,7 +187,11 @@ impl Refused<'_> {
         machine.plug_disk(DiskSpec::new(Bus::Scsi, "GOOD0", GIB_ENOUGH))?;
         let disk = machine.disk_file("GOOD0");
         let before = media::digest(&disk)?;
-        self.is_told(from, &Fault { what: "a manifest signed with another key", words: &["signature"] }, true)?;
+        self.is_told(
+            from,
+            &Fault { what: "a manifest signed with another key", words: &["not signed by the release key"] },
+            true,
+        )?;
         from = self.machine()?.now();
         web.put(BUNDLE, &flipped)?;
         self.is_told(from, &Fault { what: "a flipped bit in the bundle", words: &["root.erofs", "sha256"] }, true)?;
