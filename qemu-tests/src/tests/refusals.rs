@@ -1,7 +1,7 @@
 //! Everything that may be wrong, on one machine in one run of its installer: each fault is told on the console and in the center, no
 //! disk changes by one byte, and once the fault is mended the installer goes on by itself, in the end to a node that is ready.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lodge_model::{
@@ -210,11 +210,13 @@ impl Refused<'_> {
             Some(Progress::Failed(text) | Progress::Waiting(text)) if fits(&text) => Some(text),
             _ => None,
         };
+        let asked = Instant::now();
         let (text, _) = self.machine()?.wait_from(from, fault.what, SOON, told)?;
+        let seconds = asked.elapsed().as_secs_f64();
         if in_center {
             self.center_knows(fault, &fits)?;
         }
-        self.told.push(format!("  {}: {text}", fault.what));
+        self.told.push(format!("  {} ({seconds:.1} s): {text}", fault.what));
         Ok(())
     }
 
