@@ -41,7 +41,7 @@ pub const TESTS: [VmTest; 7] = [
     },
     VmTest {
         name: "center-away",
-        about: "center stopped for two minutes: nodes stay up, and are ready again at once with the same agent",
+        about: "center frozen for two minutes: nodes stay up, and are ready again at once with the same agent",
         in_default: true,
         run: center_away::run,
     },

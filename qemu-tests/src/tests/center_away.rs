@@ -1,5 +1,4 @@
-//! The center stops answering for two minutes: its process is stopped, its connections stay open and say nothing. Nothing else may
-//! happen. The share goes on: it is the kernel's.
+//! The center, and the share with it, stops answering for two minutes. Nothing else may happen.
 
 use std::time::{Duration, Instant};
 
@@ -32,14 +31,14 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let before = lives(site)?;
     let from: Vec<usize> = site.rack.machines().map(|machine| machine.now()).collect();
     let heard = site.operator.nodes()?;
-    site.rack.machine(CENTER)?.run("pkill -STOP -x center")?;
+    site.rack.machine(CENTER)?.freeze()?;
     let frozen = Instant::now();
     stay_up(site, frozen)?;
-    site.rack.machine(CENTER)?.run("pkill -CONT -x center")?;
+    site.rack.machine(CENTER)?.thaw()?;
     let thawed = Instant::now();
     let limit = site.rack.host.scale(BACK);
     let boot_marks: Vec<_> = site.rack.machines().zip(from).collect();
-    // What the center remembers is no sign of life: only one that is newer than the last before counts.
+    // The center's clock stood still with it: only a sign of life that is newer than the last one before is one.
     ask_until(limit, "all nodes heard of and ready again", || {
         let nodes = site.operator.nodes()?;
         let back = |node: &NodeView| node.state == NodeState::Ready && node.seen > last_seen(&heard, &node.name);
