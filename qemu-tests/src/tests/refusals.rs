@@ -9,7 +9,7 @@ use lodge_model::{
     progress::Progress,
 };
 
-use super::{Bench, ask_until, install::BOOT_LIMIT};
+use super::{Bench, ask_until};
 use crate::{
     api::Operator,
     machine::{
@@ -49,6 +49,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     refused.wrong_disks()?;
     refused.wrong_bundles(&web, &bundle)?;
     let told = refused.told.join("\n");
+    refused.site.rack.remove(NAME);
     bench.say(&told);
     Ok(())
 }
@@ -173,7 +174,7 @@ impl Refused<'_> {
         Ok(())
     }
 
-    /// A good disk, and bundles that are not; then a good one, and the machine becomes a node.
+    /// A good disk, and bundles that are not; then a good one, and the machine is installed.
     fn wrong_bundles(&mut self, web: &Web, good: &std::path::Path) -> Result<()> {
         let dir = self.site.rack.dir.clone();
         let [stranger, flipped] = ["stranger.tar.gz", "flipped.tar.gz"].map(|name| dir.join(name));
@@ -198,9 +199,10 @@ impl Refused<'_> {
         hold(media::digest(&disk)? == before, || "the disk was changed by a bad bundle".to_owned())?;
         from = self.machine()?.now();
         web.put(BUNDLE, good)?;
-        let installed = self.machine()?.wait_text(from, "lodge: installed ", INSTALL_LIMIT)?;
+        self.machine()?.wait_text(from, "lodge: installed ", INSTALL_LIMIT)?;
+        // Its firmware still prefers the medium, as the rack said when it was switched on: starting the disk is not this test's.
         self.told.push("  mended: installed".into());
-        self.machine()?.wait_ready(installed, BOOT_LIMIT).map(drop)
+        Ok(())
     }
 
     /// The console says it, and, where the center can be reached, the center too.
