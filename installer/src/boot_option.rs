@@ -31,12 +31,12 @@ pub fn put_first(esp: &Entry, block_size: u32, file: &str) -> Result<()> {
     Ok(())
 }
 
-/// Let the next start go to the disk, whatever the order; none of ours there is fine, the order decides then.
-pub fn next_from_disk() -> Result<()> {
-    match ours()? {
-        Some(number) => efivar::write(GLOBAL, "BootNext", NON_VOLATILE, &number.to_le_bytes()).context("writing BootNext"),
-        None => Ok(()),
-    }
+/// Let the next start go to the disk, whatever the order. False where the firmware has no option of ours: some drop those that they
+/// did not make, and the order decides then.
+pub fn next_from_disk() -> Result<bool> {
+    let Some(number) = ours()? else { return Ok(false) };
+    efivar::write(GLOBAL, "BootNext", NON_VOLATILE, &number.to_le_bytes()).context("writing BootNext")?;
+    Ok(true)
 }
 
 fn variable(number: u16) -> String {

@@ -1,5 +1,7 @@
 //! The center's word: facts there, decision back, asked for until there is one.
 
+use std::os::fd::AsFd as _;
+
 use anyhow::{Context as _, Result};
 use lodge_client::{Auth, Center};
 use lodge_model::{
@@ -8,7 +10,11 @@ use lodge_model::{
     facts::Facts,
     ticket::Ticket,
 };
-use tokio::runtime::Runtime;
+use lodge_sys::uevent::Uevents;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::Runtime,
+};
 
 use crate::{outbox::Outbox, report::Report};
 
@@ -36,7 +42,7 @@ pub fn ask(
     facts: &Facts,
     name: Option<String>,
     report: &mut Report,
-    look: &mut dyn FnMut() -> Result<Facts>,
+    (since_look, look): (&Uevents, &mut dyn FnMut() -> Result<Facts>),
 ) -> Result<Word> {
     let hello = Hello { facts: facts.clone(), name, version: env!("CARGO_PKG_VERSION").to_owned() };
     let asking = || format!("asking the center at {}", center.url());
@@ -50,18 +56,41 @@ pub fn ask(
                 return Ok(Word::Install(Box::new(lodge_client::verify_ticket(&ticket, ca)?)));
             }
             Decision::BootDisk => return Ok(Word::BootDisk),
-            Decision::Wait { reason } => {
-                if told != reason {
-                    report.waiting(&reason);
-                    told = reason;
+            Decision::Wait { ref reason } => {
+                if told != *reason {
+                    report.waiting(reason);
+                    told.clone_from(reason);
                 }
             }
         }
-        // The center holds this call until it has news.
-        decision = runtime.block_on(center.decision(facts.machine)).with_context(asking)?;
-        if matches!(decision, Decision::Wait { .. }) && differs(facts, &look()?) {
+        // The center holds this call until it has news; a device that comes or goes ends it.
+        let news = runtime.block_on(async {
+            tokio::select! {
+                decision = center.decision(facts.machine) => decision.with_context(asking).map(Some),
+                change = device_change(since_look) => change.map(|()| None),
+            }
+        })?;
+        if !matches!(news, Some(Decision::Install { .. } | Decision::BootDisk)) && differs(facts, &look()?) {
             return Ok(Word::LookAgain);
         }
+        if let Some(news) = news {
+            decision = news;
+        }
+    }
+}
+
+/// Done when a disk or a network interface has changed.
+async fn device_change(events: &Uevents) -> Result<()> {
+    let descriptor = events.as_fd().try_clone_to_owned().context("waiting for device events")?;
+    // tokio deprecates it for types whose descriptor may change or close under it; an OwnedFd's cannot.
+    #[expect(deprecated, reason = "the replacement is unsafe, and the installer has no unsafe code")]
+    let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE).context("waiting for device events")?;
+    loop {
+        let mut ready = descriptor.readable().await.context("waiting for device events")?;
+        if events.heard()? {
+            return Ok(());
+        }
+        ready.clear_ready();
     }
 }
 

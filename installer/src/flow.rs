@@ -88,7 +88,7 @@ pub fn run(options: Options, report: Report) -> Result<i32> {
         let dry_run = flow.options.dry_run;
         // Opened before the look: a disk or medium that comes during it is not missed.
         let since_look = Uevents::open()?;
-        match flow.attempt() {
+        match flow.attempt(&since_look) {
             Ok(Outcome::Installed(Then::Reboot) | Outcome::BootDisk) => return Ok(EXIT_REBOOT),
             Ok(Outcome::Installed(Then::Poweroff)) => return Ok(EXIT_POWEROFF),
             Ok(Outcome::Planned) if dry_run => return Ok(EXIT_REBOOT),
@@ -121,10 +121,19 @@ fn wait(events: &Uevents, pause: Duration) -> Result<Duration> {
 }
 
 impl Flow {
-    fn attempt(&mut self) -> Result<Outcome> {
+    fn attempt(&mut self, since_look: &Uevents) -> Result<Outcome> {
         let machine = self.look()?;
-        let gathered = self.answers(&machine)?;
-        let order = match self.order(&machine, &gathered)? {
+        let outcome = self.serve(&machine, since_look)?;
+        if matches!(outcome, Outcome::Installed(_) | Outcome::BootDisk) {
+            medium::eject_discs(machine.media, &mut |line| self.report.note(line));
+        }
+        Ok(outcome)
+    }
+
+    /// Do for this machine what is to be done.
+    fn serve(&mut self, machine: &Machine, since_look: &Uevents) -> Result<Outcome> {
+        let gathered = self.answers(machine)?;
+        let order = match self.order(machine, &gathered, since_look)? {
             Ok(order) => order,
             Err(outcome) => return Ok(outcome),
         };
@@ -138,7 +147,7 @@ impl Flow {
         if self.options.dry_run || gathered.answer.install.dry_run {
             return Ok(Outcome::Planned);
         }
-        self.apply(&machine, &gathered, order, &plan, key, manifest)?;
+        self.apply(machine, &gathered, order, &plan, key, manifest)?;
         Ok(Outcome::Installed(gathered.answer.install.then))
     }
 
@@ -181,7 +190,7 @@ impl Flow {
     }
 
     /// What is to be done: by the center's word, or by the hand that put a medium in.
-    fn order(&mut self, machine: &Machine, gathered: &Gathered) -> Result<Result<Order, Outcome>> {
+    fn order(&mut self, machine: &Machine, gathered: &Gathered, since_look: &Uevents) -> Result<Result<Order, Outcome>> {
         let answer = &gathered.answer;
         if let Some(rule) = gathered.offline() {
             let source = answer.install.bundle.clone().map(Source::Http).or_else(|| self.local_bundle(machine));
@@ -199,7 +208,8 @@ impl Flow {
         let center = decision::connect(center_answer)?;
         let name = answer.node.name.clone();
         let mut look = || as_choosable(lodge_sys::facts::gather()?, &mut |_| {});
-        let word = decision::ask((center_answer, &center), &self.runtime, &machine.facts, name, &mut self.report, &mut look)?;
+        let change = (since_look, &mut look as &mut dyn FnMut() -> Result<Facts>);
+        let word = decision::ask((center_answer, &center), &self.runtime, &machine.facts, name, &mut self.report, change)?;
         let ticket = match word {
             Word::LookAgain => return Ok(Err(Outcome::Again)),
             Word::BootDisk => return Ok(Err(self.boot_disk(machine)?)),
@@ -274,8 +284,10 @@ impl Flow {
                 )));
             }
         }
-        if let Err(error) = boot_option::next_from_disk() {
-            self.report.note(&format!("the firmware's own order decides what starts next: {error:#}"));
+        match boot_option::next_from_disk() {
+            Ok(true) => {}
+            Ok(false) => self.report.note(OWN_ORDER),
+            Err(error) => self.report.note(&format!("{OWN_ORDER}: {error:#}")),
         }
         self.report.note("this machine is installed; its disk is started");
         Ok(Outcome::BootDisk)
@@ -289,6 +301,8 @@ impl Flow {
 
 const NO_CENTER: &str = "nobody says where the center is; looked at the kernel command line, lodge.toml on media labelled LODGE, SMBIOS \
      type 11, the place this machine was booted from, and DHCP (option 224); give one of them and it goes on";
+const OWN_ORDER: &str = "the firmware has no boot option of ours, so its own order decides what starts next; if this comes up again, \
+     take the medium out or put the disk first in the firmware's setup";
 const NO_BUNDLE: &str =
     "no bundle: the medium has no lodge-os.tar.gz and the answer names none with install.bundle; give one and it goes on";
 

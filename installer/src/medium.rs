@@ -53,6 +53,21 @@ pub fn mount_all(facts: &Facts, log: &mut dyn FnMut(&str)) -> Vec<Medium> {
     media
 }
 
+/// Unmount the media and open the drives of those that are discs: firmware that prefers discs would start the installer again and
+/// again. What fails is told through `log`; the machine restarts all the same.
+pub fn eject_discs(media: Vec<Medium>, log: &mut dyn FnMut(&str)) {
+    // Volumes of one medium may be mounted twice: all are let go of first.
+    let discs: Vec<_> =
+        media.iter().filter(|medium| medium.device.starts_with("sr")).map(|medium| medium.device.clone()).collect();
+    drop(media);
+    for disc in discs {
+        match lodge_sys::disc::eject(&Path::new("/dev").join(&disc)) {
+            Ok(()) => log(&format!("the disc in {disc} is let out")),
+            Err(error) => log(&format!("the disc stays in its drive: {error:#}")),
+        }
+    }
+}
+
 /// A disk that holds a medium is never meant to be installed on, even where its controller does not say that it is removable.
 pub fn protect(facts: &mut Facts) {
     for disk in &mut facts.disks {

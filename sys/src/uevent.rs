@@ -33,7 +33,6 @@ impl Uevents {
     /// Wait until a disk or a network interface changes, at most this long; whether one did.
     pub fn wait(&self, limit: Duration) -> Result<bool> {
         let end = Instant::now() + limit;
-        let mut message = [0; LONGEST];
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -42,11 +41,23 @@ impl Uevents {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("waiting for device events"),
             }
+            if self.heard()? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Take all events that wait; whether a disk or a network interface changed among them.
+    pub fn heard(&self) -> Result<bool> {
+        let mut message = [0; LONGEST];
+        let mut news = false;
+        loop {
             match recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
-                Ok(length) if is_news(message.get(..length).unwrap_or_default()) => return Ok(true),
+                Ok(length) => news |= is_news(message.get(..length).unwrap_or_default()),
                 // Events were lost: one of them may have been the one.
-                Err(Errno::ENOBUFS) => return Ok(true),
-                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => news = true,
+                Err(Errno::EAGAIN) => return Ok(news),
+                Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("reading a device event"),
             }
         }

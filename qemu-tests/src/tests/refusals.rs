@@ -9,7 +9,7 @@ use lodge_model::{
     progress::Progress,
 };
 
-use super::{Bench, ask_until};
+use super::{Bench, ask_until, install::BOOT_LIMIT};
 use crate::{
     api::Operator,
     machine::{
@@ -200,8 +200,9 @@ impl Refused<'_> {
         from = self.machine()?.now();
         web.put(BUNDLE, good)?;
         self.machine()?.wait_text(from, "lodge: installed ", INSTALL_LIMIT)?;
-        // Known gap: it was not seen to become ready from here; it came up from its medium again, for a reason not found yet.
-        self.told.push("  mended: installed".into());
+        // Its firmware knows no place of a disk that was plugged in: the way to it is free once the installer has let the disc out.
+        self.machine()?.wait_ready(from, BOOT_LIMIT)?;
+        self.told.push("  mended: installed and ready".into());
         Ok(())
     }
 
