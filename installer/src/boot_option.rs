@@ -1,28 +1,26 @@
 //! The firmware's boot options (UEFI specification, 3.1): variables `Boot####` and their order in `BootOrder`.
 
-use std::fs;
-
-use anyhow::{Context as _, Result};
-use lodge_sys::{
-    efivar::{self, GLOBAL, NON_VOLATILE},
-    gpt::Entry,
+use std::{
+    fs::{self, File},
+    path::Path,
 };
 
+use anyhow::{Context as _, Result};
+use lodge_model::layout;
+use lodge_sys::{
+    efivar::{self, GLOBAL, NON_VOLATILE},
+    gpt::{self, Entry},
+};
+
+/// The loader, on the EFI system partition: where firmware looks by itself, too.
+pub const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 const DESCRIPTION: &str = "Lodge";
 /// LOAD_OPTION_ACTIVE.
 const ACTIVE: u32 = 1;
 
-/// Make a boot option for a file on this ESP, first in the order; the one that is there already is used again.
-pub fn put_first(esp: &Entry, block_size: u32, file: &str) -> Result<()> {
-    let option = encode(esp, block_size, file)?;
-    let number = match ours()? {
-        Some(number) => number,
-        None => free()?,
-    };
-    let name = variable(number);
-    if efivar::read(GLOBAL, &name)?.as_deref() != Some(&option) {
-        efivar::write(GLOBAL, &name, NON_VOLATILE, &option).with_context(|| format!("writing {name}"))?;
-    }
+/// Let the firmware start this disk of ours before all others from now on.
+pub fn put_first(disk: &Path, block_size: u32) -> Result<()> {
+    let number = ensure(disk, block_size)?;
     let order = efivar::read(GLOBAL, "BootOrder")?.unwrap_or_default();
     let first = with_first(&order, number);
     if order != first {
@@ -31,12 +29,27 @@ pub fn put_first(esp: &Entry, block_size: u32, file: &str) -> Result<()> {
     Ok(())
 }
 
-/// Let the next start go to the disk, whatever the order. False where the firmware has no option of ours: some drop those that they
-/// did not make, and the order decides then.
-pub fn next_from_disk() -> Result<bool> {
-    let Some(number) = ours()? else { return Ok(false) };
-    efivar::write(GLOBAL, "BootNext", NON_VOLATILE, &number.to_le_bytes()).context("writing BootNext")?;
-    Ok(true)
+/// Let the next start go to this disk of ours, whatever the order. Some firmware drops options that it did not make: it is made anew.
+pub fn start_next(disk: &Path, block_size: u32) -> Result<()> {
+    let number = ensure(disk, block_size)?;
+    efivar::write(GLOBAL, "BootNext", NON_VOLATILE, &number.to_le_bytes()).context("writing BootNext")
+}
+
+/// The boot option of this disk's loader; the one that is there already is used again.
+fn ensure(disk: &Path, block_size: u32) -> Result<u16> {
+    let mut file = File::open(disk).with_context(|| format!("opening {}", disk.display()))?;
+    let entries = gpt::read(&mut file, block_size)?.unwrap_or_default();
+    let esp = entries.iter().find(|entry| entry.label == layout::ESP).context("finding the EFI system partition")?;
+    let option = encode(esp, block_size, LOADER)?;
+    let number = match ours()? {
+        Some(number) => number,
+        None => free()?,
+    };
+    let name = variable(number);
+    if efivar::read(GLOBAL, &name)?.as_deref() != Some(&option) {
+        efivar::write(GLOBAL, &name, NON_VOLATILE, &option).with_context(|| format!("writing {name}"))?;
+    }
+    Ok(number)
 }
 
 fn variable(number: u16) -> String {
@@ -109,7 +122,7 @@ mod tests {
             size: 2 << 30,
             attributes: 0,
         };
-        let option = encode(&esp, 512, "EFI/BOOT/BOOTX64.EFI").unwrap();
+        let option = encode(&esp, 512, LOADER).unwrap();
         assert_eq!(option[..4], 1u32.to_le_bytes());
         assert_eq!(option[6..18], efivar::utf16("Lodge"));
         let path = &option[18..];

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -284,10 +285,12 @@ impl Flow {
                 )));
             }
         }
-        match boot_option::next_from_disk() {
-            Ok(true) => {}
-            Ok(false) => self.report.note(OWN_ORDER),
-            Err(error) => self.report.note(&format!("{OWN_ORDER}: {error:#}")),
+        for disk in &machine.facts.disks {
+            if installed::look(disk)?.bootable
+                && let Err(error) = boot_option::start_next(&Path::new("/dev").join(&disk.name), disk.block_size)
+            {
+                self.report.note(&format!("{OWN_ORDER}: {error:#}"));
+            }
         }
         self.report.note("this machine is installed; its disk is started");
         Ok(Outcome::BootDisk)
@@ -301,8 +304,8 @@ impl Flow {
 
 const NO_CENTER: &str = "nobody says where the center is; looked at the kernel command line, lodge.toml on media labelled LODGE, SMBIOS \
      type 11, the place this machine was booted from, and DHCP (option 224); give one of them and it goes on";
-const OWN_ORDER: &str = "the firmware has no boot option of ours, so its own order decides what starts next; if this comes up again, \
-     take the medium out or put the disk first in the firmware's setup";
+const OWN_ORDER: &str = "the firmware's own order decides what starts next; if this comes up again, take the medium out or put the disk \
+     first in the firmware's setup";
 const NO_BUNDLE: &str =
     "no bundle: the medium has no lodge-os.tar.gz and the answer names none with install.bundle; give one and it goes on";
 

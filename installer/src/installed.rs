@@ -106,7 +106,8 @@ pub fn withdraw_request(disk: &Disk) -> Result<bool> {
     if lodge_table(disk)?.is_some_and(|entries| gpt::is_unfinished(&entries)) {
         return Ok(false);
     }
-    let esp = Mounted::mount(&partitions::node(&disk.name, 1), "esp", "vfat", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "")?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_DIRSYNC;
+    let esp = Mounted::mount(&partitions::node(&disk.name, 1), "esp", "vfat", flags, "")?;
     let path = esp.dir().join(ESP_ANSWER);
     fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
     esp.unmount()?;

@@ -133,7 +133,7 @@ impl Machine {
             media::blank_disk(&file, disk.size)?;
         }
         self.monitor("blockdev-add", disk.contents())?;
-        self.monitor("device_add", disk.device(Some(spec::SPARE_SLOT)))?;
+        self.monitor("device_add", disk.device(Some(spec::SPARE_SLOT), self.spec.disks.len() + 1))?;
         self.spec.disks.push(disk);
         Ok(())
     }

@@ -12,14 +12,17 @@ use lodge_model::{
     layout::{self, uki_name},
     paths::ESP_ANSWER,
 };
-use lodge_sys::{efivar, gpt, mount::MsFlags, program::Program};
+use lodge_sys::{efivar, mount::MsFlags, program::Program};
 
 use super::{Apply, Progress, slot::sync_dir};
-use crate::{boot_option, installed, mounted::Mounted};
+use crate::{
+    boot_option::{self, LOADER},
+    installed,
+    mounted::Mounted,
+};
 
 /// Tries of a new version before the firmware's loader takes another one (systemd-boot's boot counting).
 const TRIES: u8 = 3;
-const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 const LOADER_CONFIG: &str = "timeout 0\neditor no\n";
 const FORMAT: Duration = Duration::from_secs(120);
 
@@ -91,7 +94,8 @@ impl Apply<'_> {
 
     pub(super) fn mount_esp(&self) -> Result<Mounted> {
         let node = self.node(layout::ESP)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        // DIRSYNC: without it FAT may write a rename before the length of what was renamed, and a power cut leaves an empty file.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_DIRSYNC;
         if self.host.esp_fstype == "vfat" {
             // A power cut leaves FAT marked dirty, and maybe with lost clusters; 1 means repaired.
             Program::FsckFat.call(["-a", &node.to_string_lossy()]).accept(&[0, 1]).deadline(FORMAT).run()?;
@@ -104,15 +108,7 @@ impl Apply<'_> {
         if !self.host.firmware || !efivar::is_uefi() {
             return;
         }
-        let write = || -> Result<()> {
-            let path = self.path();
-            let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-            let block_size = self.plan.disk.block_size;
-            let entries = gpt::read(&mut file, block_size)?.unwrap_or_default();
-            let esp = entries.iter().find(|entry| entry.label == layout::ESP).context("finding the EFI system partition")?;
-            boot_option::put_first(esp, block_size, LOADER)
-        };
-        if let Err(error) = write() {
+        if let Err(error) = boot_option::put_first(&self.path(), self.plan.disk.block_size) {
             self.report.note(&format!("the firmware takes no boot entry, it will find the disk by itself: {error:#}"));
         }
     }

@@ -92,13 +92,14 @@ impl DiskSpec {
     }
 
     /// The device, as `-device` and `device_add` take it. While the machine runs, a PCIe device needs a `slot` to be plugged into.
-    pub fn device(&self, slot: Option<&str>) -> serde_json::Value {
+    pub fn device(&self, slot: Option<&str>, place: usize) -> serde_json::Value {
         let driver = match self.bus {
             Bus::Virtio => "virtio-blk-pci",
             Bus::Nvme => "nvme",
             Bus::Scsi => "scsi-hd",
         };
-        let mut device = json!({"driver": driver, "id": self.serial, "drive": self.node(), "serial": self.serial});
+        let mut device =
+            json!({"driver": driver, "id": self.serial, "drive": self.node(), "serial": self.serial, "bootindex": place});
         match (self.bus, slot) {
             (Bus::Scsi, _) => device["bus"] = "scsi.0".into(),
             (_, Some(slot)) => device["bus"] = slot.into(),
@@ -214,7 +215,7 @@ impl MachineSpec {
         // OVMF drives virtio-net itself; an option ROM would bring another, slower loader.
         let mut card = json!({"driver": "virtio-net-pci", "netdev": "net", "mac": self.mac(), "romfile": ""});
         if self.netboot.is_some() {
-            card["bootindex"] = if self.network_first { 0 } else { self.disks.len() + 2 }.into();
+            card["bootindex"] = if self.network_first { 0 } else { DISC_PLACE + 1 }.into();
         }
         line.device(card);
     }
@@ -225,14 +226,12 @@ impl MachineSpec {
         line.device(json!({"driver": "pcie-root-port", "id": SPARE_SLOT, "chassis": 1}));
         line.device(json!({"driver": "qemu-xhci", "id": "usb"}));
         for (index, disk) in self.disks.iter().enumerate() {
-            let mut device = disk.device(None);
-            device["bootindex"] = (index + 1).into();
-            line.blockdev(disk.contents()).device(device);
+            line.blockdev(disk.contents()).device(disk.device(None, index + 1));
         }
         if let Some(image) = &self.cdrom {
             let file = json!({"driver": "file", "filename": image, "read-only": true});
             line.blockdev(json!({"driver": "raw", "node-name": "cdrom", "read-only": true, "file": file}));
-            line.device(json!({"driver": "ide-cd", "drive": "cdrom", "bootindex": self.disks.len() + 1}));
+            line.device(json!({"driver": "ide-cd", "drive": "cdrom", "bootindex": DISC_PLACE}));
         }
         if self.answer.is_some() {
             line.blockdev(stick_contents()).device(stick_device());
@@ -249,6 +248,10 @@ pub fn stick_contents() -> serde_json::Value {
 pub fn stick_device() -> serde_json::Value {
     json!({"driver": "usb-storage", "id": "stick", "drive": "stick", "removable": true})
 }
+
+/// The firmware starts discs after this many disks, and the network after them. QEMU's firmware forgets boot options of what has no
+/// place, also those that an operating system made.
+const DISC_PLACE: usize = 10;
 
 /// A PCIe port that a disk can be plugged into while the machine runs.
 pub const SPARE_SLOT: &str = "spare";
@@ -288,7 +291,7 @@ mod tests {
         let spec = MachineSpec::new("node1", 7).disk(disk).netboot(Netboot::Http).kernel_words("a=b,c");
         let line = spec.arguments(&Host::emulated(1.0), Path::new("/firmware, with a comma.fd")).join(" ");
         assert!(line.contains(r#""bootindex":1,"drive":"disk-N1","driver":"nvme""#), "{line}");
-        assert!(line.contains(r#""bootindex":3,"driver":"virtio-net-pci","mac":"52:54:00:77:00:07""#), "{line}");
+        assert!(line.contains(r#""bootindex":11,"driver":"virtio-net-pci","mac":"52:54:00:77:00:07""#), "{line}");
         assert!(line.contains("IPv4PXESupport,string=n") && line.contains("kernel-cmdline-extra=a=b,,c"), "{line}");
         assert!(line.contains("/firmware, with a comma.fd"), "{line}");
     }

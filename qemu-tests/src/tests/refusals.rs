@@ -200,7 +200,6 @@ impl Refused<'_> {
         from = self.machine()?.now();
         web.put(BUNDLE, good)?;
         self.machine()?.wait_text(from, "lodge: installed ", INSTALL_LIMIT)?;
-        // Its firmware knows no place of a disk that was plugged in: the way to it is free once the installer has let the disc out.
         self.machine()?.wait_ready(from, BOOT_LIMIT)?;
         self.told.push("  mended: installed and ready".into());
         Ok(())
