@@ -23,10 +23,10 @@ use crate::{
     web::{self, Web},
 };
 
-/// Name of the machine and of the node it becomes.
-const NAME: &str = "mended";
-/// Its number in the rack.
-const NUMBER: u8 = 200;
+/// Name and number in the rack of the machine that becomes a node in the end.
+const MENDED: (&str, u8) = ("mended", 200);
+/// Name and number of the one that never does.
+const HELD: (&str, u8) = ("held", 201);
 /// The installer tells a fault, or goes on after it, within this on the reference machine.
 const SOON: Duration = Duration::from_secs(120);
 /// Name under which a bundle is offered, good or bad.
@@ -39,17 +39,17 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let iso = bench.artifacts.iso();
     let site = bench.site()?;
     let center = center_answer(site)?;
-    let mut spec = MachineSpec::new(NAME, NUMBER).kernel_words(shell::KERNEL_WORD);
+    let (name, number) = MENDED;
+    let mut spec = MachineSpec::new(name, number).kernel_words(shell::KERNEL_WORD);
     spec.cdrom = Some(iso);
-    site.rack.remove(NAME);
     site.rack.add(spec)?;
     let web = site.rack.start_web()?;
-    let mut refused = Refused { site, told: Vec::new() };
+    let mut refused = Refused { site, name, told: Vec::new() };
     refused.wrong_answers(&center)?;
     refused.wrong_disks()?;
     refused.wrong_bundles(&web, &bundle)?;
     let told = refused.told.join("\n");
-    refused.site.rack.remove(NAME);
+    refused.site.rack.remove(name);
     bench.say(&told);
     Ok(())
 }
@@ -59,18 +59,18 @@ pub fn by_bus(bench: &mut Bench) -> Result<()> {
     let iso = bench.artifacts.iso();
     let site = bench.site()?;
     let center = center_answer(site)?;
-    let mut spec = MachineSpec::new(NAME, NUMBER).kernel_words(shell::KERNEL_WORD);
+    let (name, number) = HELD;
+    let mut spec = MachineSpec::new(name, number).kernel_words(shell::KERNEL_WORD);
     spec.cdrom = Some(iso);
-    spec.answer = Some(answer(&center, ""));
-    site.rack.remove(NAME);
+    spec.answer = Some(answer(name, &center, ""));
     site.rack.add(spec)?.switch_on()?;
-    let mut refused = Refused { site, told: Vec::new() };
+    let mut refused = Refused { site, name, told: Vec::new() };
     for bus in [Bus::Virtio, Bus::Nvme] {
         for signature in Signature::ALL {
             refused.disk_that_holds(signature, bus)?;
         }
     }
-    refused.site.rack.remove(NAME);
+    refused.site.rack.remove(name);
     Ok(())
 }
 
@@ -82,6 +82,7 @@ struct Fault<'a> {
 
 struct Refused<'a> {
     site: &'a mut Site,
+    name: &'static str,
     told: Vec<String>,
 }
 
@@ -90,14 +91,14 @@ impl Refused<'_> {
     fn wrong_answers(&mut self, center: &CenterAnswer) -> Result<()> {
         let stranger = CenterAnswer { ca: lodge_model::ids::Fingerprint::from_digest([1; 32]), ..center.clone() };
         let unasked = CenterAnswer { token: "not-a-token-of-this-center".into(), ..center.clone() };
-        let unknown = answer(center, "[diskk]\nserial = \"x\"\n");
+        let unknown = answer(self.name, center, "[diskk]\nserial = \"x\"\n");
         let sticks: [(Fault, String); 3] = [
             (Fault { what: "an unknown key in the answer", words: &["lodge.toml", "diskk"] }, unknown),
             (
                 Fault { what: "a wrong center certificate", words: &["not the center that was named", "expected CA"] },
-                answer(&stranger, ""),
+                answer(self.name, &stranger, ""),
             ),
-            (Fault { what: "a wrong token", words: &["token"] }, answer(&unasked, "")),
+            (Fault { what: "a wrong token", words: &["token"] }, answer(self.name, &unasked, "")),
         ];
         for (number, (fault, text)) in sticks.iter().enumerate() {
             let machine = self.machine_mut()?;
@@ -108,7 +109,7 @@ impl Refused<'_> {
             machine.swap_stick(text)?;
             self.is_told(from, fault, false)?;
         }
-        let right = answer(center, &format!("[install]\nbundle = \"{}/{BUNDLE}\"\n", web::URL));
+        let right = answer(self.name, center, &format!("[install]\nbundle = \"{}/{BUNDLE}\"\n", web::URL));
         let machine = self.machine_mut()?;
         let from = machine.now();
         machine.swap_stick(&right)?;
@@ -231,11 +232,11 @@ impl Refused<'_> {
     }
 
     fn machine(&self) -> Result<&Machine> {
-        self.site.rack.machine(NAME)
+        self.site.rack.machine(self.name)
     }
 
     fn machine_mut(&mut self) -> Result<&mut Machine> {
-        self.site.rack.machine_mut(NAME)
+        self.site.rack.machine_mut(self.name)
     }
 }
 
@@ -244,9 +245,9 @@ fn events(operator: &Operator, machine: &str) -> Result<Vec<String>> {
 }
 
 /// An answer that names the center, and more.
-fn answer(center: &CenterAnswer, more: &str) -> String {
+fn answer(name: &str, center: &CenterAnswer, more: &str) -> String {
     format!(
-        "[center]\nurl = \"{}\"\nca = \"{}\"\ntoken = \"{}\"\n\n[node]\nname = \"{NAME}\"\n\n{more}",
+        "[center]\nurl = \"{}\"\nca = \"{}\"\ntoken = \"{}\"\n\n[node]\nname = \"{name}\"\n\n{more}",
         center.url, center.ca, center.token
     )
 }
