@@ -131,7 +131,7 @@ impl Session {
             let all = phases.len();
             let phases = if all > memory.phases_told { phases } else { Vec::new() };
             let Report { share, generation, problem } = report.clone();
-            let heartbeat = Heartbeat { boot, share, generation, problem, phases };
+            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments: Vec::new(), tasks: Vec::new() };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),

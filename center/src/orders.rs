@@ -52,6 +52,9 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
         exports: if serves { topology.clients.clone() } else { Vec::new() },
         reinstall: node.reinstall.clone().filter(|_| reinstall_is_open),
         register_again: false,
+        environments: Vec::new(),
+        tasks: Vec::new(),
+        sessions: Vec::new(),
     };
     if node.orders.as_ref() == Some(&orders) {
         return false;

@@ -4,13 +4,16 @@
 //! |---|---|---|
 //! | installer | `Authorization: Bearer <join token>` | `/machines/{machine}/…` |
 //! | agent | its client certificate (subject CN = node id) | `/node/…` |
-//! | operator | `Authorization: Bearer <operator token>` | everything else |
+//! | operator | `Authorization: Bearer <operator token>` | everything else; environments: `environment::view` |
+//! | user | `Authorization: Bearer <user token>` | her own environments, and templates to read |
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::answer::CenterAnswer;
+use crate::environment::order;
+use crate::environment::session::Session;
 use crate::facts::Facts;
 use crate::ids::{BootId, MachineId, NodeId, TicketId};
 use crate::layout::Slot;
@@ -202,6 +205,12 @@ pub struct Heartbeat {
     /// center has them already.
     #[serde(default)]
     pub phases: Vec<Phase>,
+    /// Environments that are assigned to this node or found on it.
+    #[serde(default)]
+    pub environments: Vec<order::Report>,
+    /// Tasks that are in the orders.
+    #[serde(default)]
+    pub tasks: Vec<order::TaskReport>,
 }
 
 /// The share as a node sees it.
@@ -239,6 +248,15 @@ pub struct Orders {
     pub reinstall: Option<CenterAnswer>,
     /// The center has forgotten this boot: register again.
     pub register_again: bool,
+    /// Environments of this node.
+    #[serde(default)]
+    pub environments: Vec<order::Assignment>,
+    /// What is to be done once.
+    #[serde(default)]
+    pub tasks: Vec<order::Task>,
+    /// Sessions to join.
+    #[serde(default)]
+    pub sessions: Vec<Session>,
 }
 
 // ---- operator --------------------------------------------------------------------------------------------------------------

@@ -141,5 +141,15 @@ fn order_is_old(whole: &Whole, now: Timestamp) -> bool {
 }
 
 fn nothing(name: &str) -> Orders {
-    Orders { generation: 0, name: name.to_owned(), share: None, exports: Vec::new(), reinstall: None, register_again: false }
+    Orders {
+        generation: 0,
+        name: name.to_owned(),
+        share: None,
+        exports: Vec::new(),
+        reinstall: None,
+        register_again: false,
+        environments: Vec::new(),
+        tasks: Vec::new(),
+        sessions: Vec::new(),
+    }
 }

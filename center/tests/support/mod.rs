@@ -214,7 +214,15 @@ pub fn register(number: u128, boot: u128, serial: &str, address: &str, roles: Ve
 }
 
 pub fn heartbeat(boot: u128, share: ShareHealth, orders: &Orders) -> Heartbeat {
-    Heartbeat { boot: BootId(Uuid::from_u128(boot)), share, generation: orders.generation, problem: None, phases: vec![] }
+    Heartbeat {
+        boot: BootId(Uuid::from_u128(boot)),
+        share,
+        generation: orders.generation,
+        problem: None,
+        phases: vec![],
+        environments: vec![],
+        tasks: vec![],
+    }
 }
 
 pub fn disk(name: &str, serial: &str) -> Disk {
