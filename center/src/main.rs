@@ -24,6 +24,7 @@ mod store;
 mod testing;
 mod tls;
 mod token;
+mod users;
 mod view;
 
 use std::process::ExitCode;

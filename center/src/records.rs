@@ -185,6 +185,9 @@ pub struct TokenRecord {
     pub bound: Option<MachineId>,
     /// When it becomes void; never, where it is absent.
     pub expires: Option<Timestamp>,
+    /// The user it speaks for, if it is a user's.
+    #[serde(default)]
+    pub user: Option<String>,
 }
 
 /// What a token is good for.
@@ -197,6 +200,8 @@ pub enum Purpose {
     Local,
     /// Everything an operator does.
     Operator,
+    /// What a user does with her own environments.
+    User,
 }
 
 /// The site's settings, taken over at the first start.
