@@ -6,6 +6,8 @@
 
 mod backoff;
 mod console;
+#[allow(dead_code, reason = "the host of environments calls it")]
+mod consoles;
 mod durable;
 mod esp;
 mod exports;

@@ -37,6 +37,8 @@ pub enum SessionKind {
     },
     /// The environment's console: what was printed before comes first.
     Console,
+    /// What was printed on its console, the newest part: `Stdout` frames, then `Exit(0)`. Answers `GET /environments/{name}/logs`.
+    Log,
 }
 
 /// One frame.
