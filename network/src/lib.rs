@@ -10,7 +10,9 @@ mod dhcp;
 mod fixed;
 mod inform;
 mod netlink;
+mod probe;
 mod resolv;
+mod veth;
 
 use std::{convert::Infallible, net::IpAddr};
 
@@ -21,7 +23,12 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use inform::inform;
 pub use netlink::Link;
+pub use probe::{LISTEN, Taken, probe};
 pub use resolv::write_resolv_conf;
+pub use veth::{LinkSpec, Traffic, announce, attach, detach, list, traffic};
+
+/// The bridge of a worker: its uplink and all environments are ports of it, and the node's own address is on it.
+pub const BRIDGE: &str = "br0";
 
 use netlink::Netlink;
 
