@@ -9,6 +9,7 @@ mod console;
 #[allow(dead_code, reason = "the host of environments calls it")]
 mod consoles;
 mod durable;
+mod environment;
 mod esp;
 mod exports;
 mod identity;

@@ -1,0 +1,1 @@
+//! The steps of `Host`, done by this machine's kernel.
