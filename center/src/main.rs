@@ -11,6 +11,7 @@ mod center;
 mod config;
 mod console;
 mod decide;
+mod environments;
 mod fault;
 mod files;
 mod flow;
