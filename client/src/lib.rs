@@ -10,14 +10,18 @@
 //! It never retries and never decides: callers know how long they can wait.
 
 mod center;
+mod environments;
 mod error;
 mod keys;
 mod pin;
+mod session;
 mod ticket;
 
 pub use center::{Auth, Center};
+pub use environments::{Power, Upload};
 pub use error::Error;
 pub use keys::{CsrPem, KeyPem, new_key_and_csr};
+pub use session::{Session, SessionReceiver, SessionSender};
 pub use ticket::verify_ticket;
 
 #[cfg(test)]
