@@ -136,7 +136,7 @@ mod site {
 fn a_lease_is_taken_applied_and_renewed() {
     site::with(Some("lodge.name=leased"), |asked| {
         let mut said = Vec::new();
-        let lease = bring_up(None, &mut |line| said.push(line.to_owned())).unwrap();
+        let lease = bring_up(None, On::Link, &mut |line| said.push(line.to_owned())).unwrap();
         let uplink = lease.uplink().clone();
         assert_eq!((uplink.interface.as_str(), uplink.address.as_str()), ("uplink0", "10.99.0.50/24"));
         assert_eq!(uplink.gateway, Some("10.99.0.1".parse().unwrap()));
@@ -164,11 +164,11 @@ fn a_fixed_address_is_set_once_and_again() {
             dns: vec![],
         };
         for _ in 0..2 {
-            let lease = bring_up(Some(&config), &mut |_| {}).unwrap();
+            let lease = bring_up(Some(&config), On::Link, &mut |_| {}).unwrap();
             assert_eq!(lease.uplink().address, "10.99.0.7/24");
         }
         let other = NetworkAnswer { address: "10.99.0.8/24".into(), ..config.clone() };
-        bring_up(Some(&other), &mut |_| {}).unwrap();
+        bring_up(Some(&other), On::Link, &mut |_| {}).unwrap();
         let addresses = std::process::Command::new("ip").args(["-4", "addr", "show", "uplink0"]).output().unwrap();
         let addresses = String::from_utf8(addresses.stdout).unwrap();
         assert!(addresses.contains("10.99.0.8/24") && !addresses.contains("10.99.0.7"), "{addresses}");

@@ -16,6 +16,7 @@ pub mod loopdev;
 pub mod module;
 pub mod mount;
 pub mod nfs;
+pub mod packet;
 pub mod partitions;
 pub mod power;
 pub mod process;

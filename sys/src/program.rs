@@ -66,6 +66,8 @@ programs! {
     MkfsVfat = "/usr/sbin/mkfs.vfat",
     /// Remembers NFS clients across a restart of the server.
     Nfsdcld = "/usr/sbin/nfsdcld",
+    /// Sets packet filters.
+    Nft = "/usr/sbin/nft",
     /// Answers the NFS server who may mount what.
     RpcMountd = "/usr/sbin/rpc.mountd",
     /// Starts and stops the kernel's NFS server.
