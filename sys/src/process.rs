@@ -35,6 +35,30 @@ impl PidFd {
         // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
+
+    /// Send it a signal by number, real-time signals too; a process that has already ended is fine.
+    pub fn send(&self, signal: i32) -> Result<()> {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: pidfd_send_signal takes a descriptor we own and integers; without a siginfo it reads no memory of ours.
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, none, 0) };
+        match Errno::result(sent) {
+            Ok(_) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("sending signal {signal}")),
+        }
+    }
+}
+
+/// When a process was started, in clock ticks since the kernel was (`/proc/PID/stat`, proc(5)): with it an id names one process for ever.
+/// `None` when there is none, or it has ended and nobody has waited for it yet.
+pub fn started(pid: i32) -> Option<u64> {
+    stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn stat(text: &str) -> Option<u64> {
+    // The name, in parentheses, may hold anything.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
 
 impl AsFd for PidFd {
@@ -188,6 +212,21 @@ mod tests {
         let mut child = Command::new("/bin/true").spawn().unwrap();
         assert!(has_children());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_known_by_id_and_start() {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(started(pid).unwrap() >= started(i32::try_from(std::process::id()).unwrap()).unwrap());
+        PidFd::open(child.id()).unwrap().send(34).unwrap();
+        let ended = PidFd::open(child.id()).unwrap();
+        nix::poll::poll(&mut [nix::poll::PollFd::new(ended.as_fd(), nix::poll::PollFlags::POLLIN)], 10_000u16).unwrap();
+        assert_eq!(started(pid), None, "it has ended, though nobody has waited for it");
+        ended.send(9).unwrap();
+        child.wait().unwrap();
+        assert_eq!(stat("7 (a) b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 20"), Some(99));
+        assert_eq!(stat("7 (x"), None);
     }
 
     #[test]

@@ -50,8 +50,12 @@ programs! {
     Center = "/usr/lib/lodge/center",
     /// Keeps the clock right.
     Chronyd = "/usr/sbin/chronyd",
+    /// Makes and starts containers.
+    Crun = "/usr/bin/crun",
     /// The system bus.
     DbusDaemon = "/usr/bin/dbus-daemon",
+    /// Shows the superblock of ext4.
+    Dumpe2fs = "/usr/sbin/dumpe2fs",
     /// Checks and repairs ext4.
     E2fsck = "/usr/sbin/e2fsck",
     /// Tells the NFS server what to export.
@@ -68,6 +72,8 @@ programs! {
     Nfsdcld = "/usr/sbin/nfsdcld",
     /// Sets packet filters.
     Nft = "/usr/sbin/nft",
+    /// Grows ext4.
+    Resize2fs = "/usr/sbin/resize2fs",
     /// Answers the NFS server who may mount what.
     RpcMountd = "/usr/sbin/rpc.mountd",
     /// Starts and stops the kernel's NFS server.
