@@ -18,13 +18,16 @@ mod flow;
 mod live;
 mod orders;
 mod records;
+mod sessions;
 mod start;
 mod state;
 mod store;
+mod templates;
 #[cfg(test)]
 mod testing;
 mod tls;
 mod token;
+mod uploads;
 mod users;
 mod view;
 

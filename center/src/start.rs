@@ -11,12 +11,13 @@ use std::time::Duration;
 use anyhow::Context;
 use axum_server::Handle;
 use lodge_model::api::LocalJoin;
+use lodge_model::layout::MIB;
 use lodge_model::progress;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::boot::bundle::Bundles;
 use crate::ca::Ca;
-use crate::center::Center;
+use crate::center::{Center, Files};
 use crate::config::{self, Arguments};
 use crate::console::Consoles;
 use crate::fault::Fault;
@@ -25,6 +26,7 @@ use crate::live::Live;
 use crate::records::{Purpose, Site, TokenRecord};
 use crate::store::Store;
 use crate::tls::{self, PeerAcceptor};
+use crate::uploads::Uploads;
 use crate::{api, boot, files, token};
 
 /// How long requests that are under way may take once the center is told to stop.
@@ -52,7 +54,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let netboot = netboot.then(|| Netboot::open(&arguments)).transpose()?;
     say(&listener, boot_listener.as_ref(), netboot.as_ref())?;
 
-    let center = Arc::new(Center::new(store, world, Consoles::new(&data)?, Bundles::new(&data)?, boot_url));
+    let uploads = Uploads::new(&data, arguments.upload_max_mib.saturating_mul(MIB))?;
+    let files = Files { consoles: Consoles::new(&data)?, bundles: Bundles::new(&data)?, uploads };
+    let center = Arc::new(Center::new(store, world, files, boot_url));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(serve(center, listener, boot_listener, tls, netboot))
 }
@@ -64,6 +68,8 @@ async fn serve(
     tls: axum_server::tls_rustls::RustlsConfig,
     netboot: Option<Netboot>,
 ) -> anyhow::Result<()> {
+    // A former run may have ended between an import and this.
+    center.clean_uploads().await.map_err(inner).context("removing uploads that are not needed")?;
     let handle = Handle::new();
     tokio::spawn(stop_at_signal(handle.clone())?);
     tokio::spawn(Arc::clone(&center).watch());

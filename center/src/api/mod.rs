@@ -5,6 +5,9 @@ mod machines;
 mod node;
 mod openapi;
 mod operator;
+mod sessions;
+mod templates;
+mod users;
 
 use std::sync::Arc;
 
@@ -52,4 +55,14 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(operator::tickets))
         .routes(routes!(operator::mint_token))
         .routes(routes!(operator::cluster))
+        .routes(routes!(users::list, users::add))
+        .routes(routes!(users::show, users::change, users::remove))
+        .routes(routes!(users::add_token, users::revoke))
+        .routes(routes!(templates::list))
+        .routes(routes!(templates::show, templates::import, templates::remove))
+        .routes(routes!(templates::upload))
+        .routes(routes!(sessions::exec))
+        .routes(routes!(sessions::console))
+        .routes(routes!(sessions::logs))
+        .routes(routes!(sessions::join))
 }

@@ -140,6 +140,12 @@ pub struct TemplateView {
     pub outcome: TaskOutcome,
     /// Environments made from it.
     pub environments: u32,
+    /// What its import waits for, for people; empty when it waits for nothing.
+    #[serde(default)]
+    pub reason: String,
+    /// Another one after every change of this view but that of `environments`.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// Addresses that may be given to environments.
