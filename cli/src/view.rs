@@ -2,8 +2,14 @@
 //!
 //! Text that comes from machines may hold anything; control characters never reach the terminal.
 
+mod environment;
+mod hosting;
 mod node;
+#[cfg(test)]
+pub mod samples;
 
+pub use environment::{Before, environment_line, environment_page, environments, plan, restart, snapshots, stats};
+pub use hosting::{pools, template_page, templates, user_token, users};
 pub use node::node_page;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};

@@ -1,6 +1,8 @@
 //! Golden texts in `golden/`: what people see of fixed values. `UPDATE_GOLDEN=1 cargo test -p lodge-cli` writes them anew; read the
 //! difference before it is committed.
 
+mod environments;
+
 use super::*;
 use lodge_model::api::{NodeDetail, Phase, ShareHealth, StepTime};
 use lodge_model::facts::{Disk, Facts, Firmware, Nic, Transport};
