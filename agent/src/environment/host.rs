@@ -90,7 +90,7 @@ pub struct Found {
     pub processes: u32,
     /// It is frozen: a snapshot was cut short.
     pub frozen: bool,
-    /// Its link is there, with its addresses and its guard.
+    /// Anything of its link or guard is there.
     pub link: bool,
     /// The limits of its control group.
     pub limits: Option<Limits>,
@@ -112,7 +112,7 @@ pub enum Disk {
     Unchecked,
     /// Locked, attached and checked.
     Ready {
-        /// Bytes of its file system.
+        /// Bytes that it was last made or grown to, as asked for; rounding of block sizes is left out.
         size: u64,
     },
 }
@@ -147,7 +147,7 @@ pub enum Container {
         /// Seconds since 1970 of its start.
         since: i64,
     },
-    /// Its init has ended; or a `Create` that was cut short.
+    /// Its init has ended; or a `Create` or `Delete` was cut short, and something of it is left, be it an empty control group.
     Ended {
         /// Process that its init was; 0 where that is not known.
         pid: i32,
@@ -189,8 +189,8 @@ pub enum Action {
     Mount(Box<Assignment>),
     /// Guest files (host name, name servers, keys), control group with limits, console, namespaces: `crun create`.
     Create(Box<Assignment>),
-    /// Ask the network whether somebody has its addresses already (`Failed` if so, naming the address and the answering MAC), then its
-    /// link with addresses and guard; it announces itself.
+    /// Where nothing of its link is there yet: ask the network whether somebody has its addresses already (`Failed` if so, naming the
+    /// address and the answering MAC). Then its link with addresses and guard, whatever of it is there; it announces itself.
     Attach(Box<Assignment>),
     /// `crun start`.
     Start,
