@@ -1,1 +1,156 @@
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
+};
+
+use lodge_sys::packet::PacketSocket;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::*;
+use crate::{
+    frames, probe,
+    tests::spaces::{Lab, Space, WORLD, spec},
+};
+
+/// The next `count` claims that come in by a socket.
+fn claims(socket: &PacketSocket, count: usize) -> BTreeSet<(IpAddr, String)> {
+    let mut claims = BTreeSet::new();
+    let mut buffer = [0; 2048];
+    while claims.len() < count {
+        let ready = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::from(10_000_u16)).unwrap();
+        assert!(ready > 0, "only {claims:?}");
+        while let Some(frame) = socket.receive(&mut buffer).unwrap() {
+            claims.extend(frames::claim(frame).map(|(address, mac)| (address, mac.to_string())));
+        }
+    }
+    claims
+}
+
+fn attach_on(lab: &Lab, environment: &Space, number: u8) {
+    let tid = environment.tid;
+    lab.node.run(move || attach(tid, &spec(number)).unwrap());
+}
+
+/// A connection from one space to an address in another one.
+fn connects(from: &Space, to: &Space, address: &str) -> bool {
+    let address = SocketAddr::new(address.parse().unwrap(), 80);
+    let listener = to.run(move || TcpListener::bind(address).unwrap());
+    let stream = from.run(move || TcpStream::connect_timeout(&address, Duration::from_secs(5)));
+    stream.is_ok_and(|stream| listener.accept().unwrap().1 == stream.local_addr().unwrap())
+}
+
+#[test]
+fn an_environment_is_connected_announced_counted_and_disconnected() {
+    let Some(lab) = Lab::bridged() else { return };
+    let (one, other) = (Space::new(), Space::new());
+    let index = lab.world.index("site0");
+    let sniffers = lab.world.run(move || [frames::ARP, frames::IPV6].map(|kind| PacketSocket::open(index, kind).unwrap()));
+    assert_eq!(lab.node.run(|| look(spec(5).id).unwrap()), Presence::No);
+    attach_on(&lab, &one, 5);
+    let mac = || spec(5).mac;
+    assert_eq!(claims(&sniffers[0], 1), [("10.99.0.5".parse().unwrap(), mac())].into());
+    assert!(claims(&sniffers[1], 1).contains(&("2001:db8::5".parse().unwrap(), mac())));
+    attach_on(&lab, &other, 6);
+    assert_eq!(one.mac("eth0"), mac());
+    for address in ["10.99.0.5", "2001:db8::5"] {
+        assert!(connects(&lab.world, &one, address), "{address} from outside");
+        assert!(connects(&other, &one, address), "{address} from a neighbour");
+    }
+    assert!(connects(&lab.node, &one, "10.99.0.5"));
+    assert!(connects(&one, &lab.world, &WORLD.to_string()));
+    assert!(one.ip("route").contains("default via 10.99.0.1"));
+    assert!(one.ip("-6 route").contains("default via 2001:db8::1"));
+    let traffic = lab.node.run(|| traffic(spec(5).id).unwrap().unwrap());
+    assert!(traffic.rx > 500 && traffic.tx > 500, "{traffic:?}");
+
+    assert_eq!(
+        lab.node.run(|| (list().unwrap(), look(spec(5).id).unwrap())),
+        ([spec(5).id, spec(6).id].into(), Presence::Whole)
+    );
+    for _ in 0..2 {
+        lab.node.run(|| detach(spec(5).id).unwrap());
+        assert_eq!(lab.node.run(|| (list().unwrap(), look(spec(5).id).unwrap())), ([spec(6).id].into(), Presence::No));
+    }
+    assert!(!one.ip("link").contains("eth0"));
+    assert!(connects(&lab.world, &other, "10.99.0.6"));
+}
+
+#[test]
+fn connecting_twice_changes_nothing_and_elsewhere_moves_it() {
+    let Some(lab) = Lab::bridged() else { return };
+    let (old, new) = (Space::new(), Space::new());
+    attach_on(&lab, &old, 5);
+    let before = old.ip("-o link show eth0");
+    attach_on(&lab, &old, 5);
+    assert_eq!(old.ip("-o link show eth0"), before);
+    attach_on(&lab, &new, 5);
+    assert!(!old.ip("link").contains("eth0"));
+    assert!(connects(&lab.world, &new, "10.99.0.5"));
+}
+
+#[test]
+fn the_link_goes_with_the_namespace_and_the_guard_is_told_of() {
+    let Some(lab) = Lab::bridged() else { return };
+    let environment = Space::new();
+    attach_on(&lab, &environment, 5);
+    // As when its init ends; netlink tells when the kernel is through with it.
+    lab.node.run(move || {
+        runtime().unwrap().block_on(async move {
+            let mut netlink = Netlink::connect().unwrap();
+            drop(environment);
+            while netlink.find(&port_name(spec(5).id)).await.unwrap().is_some() {
+                netlink.changed().await;
+            }
+        });
+    });
+    assert_eq!(lab.node.run(|| (list().unwrap(), look(spec(5).id).unwrap())), ([spec(5).id].into(), Presence::Partly));
+    lab.node.run(|| detach(spec(5).id).unwrap());
+    assert!(lab.node.run(|| list().unwrap()).is_empty());
+}
+
+#[test]
+fn who_has_an_address_is_found_out() {
+    let Some(lab) = Lab::bridged() else { return };
+    let environment = Space::new();
+    attach_on(&lab, &environment, 5);
+    let world = lab.world.mac("site0");
+    let node = lab.node.mac("br0");
+    let asked = |addresses: &[&str]| {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let taken = lab.node.run(move || probe::probe(&addresses).unwrap());
+        taken.into_iter().map(|taken| (taken.address.to_string(), taken.mac)).collect::<BTreeSet<_>>()
+    };
+    let pair = |address: &str, mac: &str| (address.to_owned(), mac.to_owned());
+    assert_eq!(asked(&["10.99.0.9", "2001:db8::9"]), [].into());
+    assert_eq!(
+        asked(&["10.99.0.1", "2001:db8::1", "10.99.0.9"]),
+        [pair("10.99.0.1", &world), pair("2001:db8::1", &world)].into()
+    );
+    let mac = spec(5).mac;
+    assert_eq!(asked(&["10.99.0.5", "2001:db8::5"]), [pair("10.99.0.5", &mac), pair("2001:db8::5", &mac)].into());
+    assert_eq!(asked(&["10.99.0.2"]), [pair("10.99.0.2", &node)].into());
+    assert_eq!(asked(&[]), [].into());
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let refused = |change: fn(&mut LinkSpec)| {
+        let mut spec = spec(5);
+        change(&mut spec);
+        format!("{:#}", attach(std::process::id(), &spec).unwrap_err())
+    };
+    assert!(refused(|spec| spec.mac = "x".into()).contains("\"x\" is not a hardware address"));
+    assert!(refused(|spec| spec.addresses[0].prefix = 33).contains("10.99.0.5/33"));
+    assert!(refused(|spec| spec.addresses[0].gateway = spec.addresses[1].gateway).contains("gateway of 10.99.0.5"));
+    let nobody = format!("{:#}", attach(u32::MAX, &spec(5)).unwrap_err());
+    assert!(nobody.contains(&spec(5).id.to_string()) && nobody.contains("/proc/4294967295/ns/net"), "{nobody}");
+}
+
+#[test]
+fn without_a_bridge_the_error_says_who_makes_it() {
+    let Some(lab) = Lab::new() else { return };
+    let environment = Space::new();
+    let tid = environment.tid;
+    let error = lab.node.run(move || format!("{:#}", attach(tid, &spec(5)).unwrap_err()));
+    assert!(error.contains("there is no bridge br0: `agent network` makes it"), "{error}");
+}
