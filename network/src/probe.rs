@@ -5,7 +5,7 @@
 //! duplicate address detection (RFC 4862, 5.4.2: from the unspecified address). Silence proves nothing about a machine that is cut off.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     os::fd::AsFd as _,
     time::{Duration, Instant},
 };
@@ -105,8 +105,8 @@ fn own_addresses() -> Result<Vec<IpAddr>> {
     let entries = getifaddrs().context("listing this node's addresses")?;
     let address = |entry: nix::ifaddrs::InterfaceAddress| {
         let address = entry.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(Ipv4Addr::from(v4.ip())));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(Ipv6Addr::from(v6.ip().octets()))))
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
     Ok(entries.filter_map(address).collect())
 }

@@ -140,7 +140,7 @@ fn icmp6(ether: Mac, from: Ipv6Addr, kind: Icmpv6Type, target: Ipv6Addr) -> Fram
     Box::new(move |mark| {
         let mut frame = Vec::new();
         let builder = PacketBuilder::ethernet2(ether.0, Mac::of_multicast(ALL_NODES).0);
-        let builder = builder.ipv6(from.octets(), ALL_NODES.octets(), 255).icmpv6(kind.clone());
+        let builder = builder.ipv6(from.octets(), ALL_NODES.octets(), 255).icmpv6(kind);
         builder.write(&mut frame, &[&target.octets(), mark].concat()).unwrap();
         frame
     })
