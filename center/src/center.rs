@@ -6,12 +6,14 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use lodge_model::api::{Decision, Heartbeat, Orders};
+use lodge_model::environment::order::TaskOutcome;
 use lodge_model::ids::{MachineId, NodeId};
 use lodge_model::timing::{HEARTBEAT, LONG_POLL, SILENT_AFTER};
 use tokio::time::{Instant, timeout_at};
 
 use crate::boot::bundle::{Bundle, Bundles};
 use crate::console::Consoles;
+use crate::environments::reconcile;
 use crate::fault::Fault;
 use crate::flow::machine::{self, BundleUrl};
 use crate::flow::{World, node};
@@ -24,6 +26,9 @@ use crate::uploads::Uploads;
 /// How long an enrolment waits for the share to let the new address in before it answers anyway. Less than the 10 s that
 /// the client gives a call.
 const SHARE_WAIT: Duration = Duration::from_secs(8);
+
+/// Environments are looked at as a whole at least this often: pauses run out, and nobody says so.
+const PLAN_PERIOD: Duration = Duration::from_secs(10);
 
 /// What every handler shares.
 pub struct Center {
@@ -105,7 +110,11 @@ impl Center {
         let mut calls = self.sessions.calls();
         changes.mark_unchanged();
         let (world, now, boot) = (Arc::clone(&self.world), self.now(), said.boot);
+        let has_results = said.tasks.iter().any(|task| !matches!(task.outcome, TaskOutcome::Running { .. }));
         let mut orders = self.store.transact(move |tx| node::beat(tx, &world, id, &said, now)).await?;
+        if has_results && let Err(Fault::Internal(error)) = self.clean_uploads().await {
+            tracing::error!("removing uploads that are not needed: {error:#}");
+        }
         loop {
             calls.mark_unchanged();
             let (sessions, is_called) = self.sessions.tell(id);
@@ -113,11 +122,28 @@ impl Center {
             if orders.register_again || self.world.live.is_news(id, boot, orders.generation) || is_called {
                 return Ok(orders);
             }
-            let news = async { tokio::select! { _ = changes.changed() => {}, _ = calls.changed() => {} } };
+            let news = async {
+                tokio::select! { _ = changes.changed() => {}, _ = calls.changed() => {} }
+            };
             if timeout_at(deadline, news).await.is_err() {
                 return Ok(orders);
             }
             orders = self.store.transact(move |tx| node::orders(tx, id)).await?;
+        }
+    }
+
+    /// Keep environments as they are wanted, for as long as the center runs: after every change that may matter, and by the clock for
+    /// what only time changes.
+    pub async fn plan(self: Arc<Self>) {
+        let listens_from = Instant::now() + SILENT_AFTER;
+        let mut plans = self.store.plans();
+        loop {
+            plans.mark_unchanged();
+            let (world, now, listens) = (Arc::clone(&self.world), self.now(), Instant::now() >= listens_from);
+            if let Err(Fault::Internal(error)) = self.store.transact(move |tx| reconcile::run(tx, &world, listens, now)).await {
+                tracing::error!("planning environments: {error:#}");
+            }
+            let _ = timeout_at(Instant::now() + PLAN_PERIOD, plans.changed()).await;
         }
     }
 

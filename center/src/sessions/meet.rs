@@ -94,7 +94,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::stream;
+    use futures_util::{FutureExt, stream};
 
     fn sends(frame: &Frame) -> Result<Message, ()> {
         Ok(Message::Binary(frame.encode().into()))
@@ -117,15 +117,17 @@ mod tests {
         assert!(matches!(wait(&mut client, &mut joined, deadline).await, Waited::Left));
 
         let (join, mut joined) = oneshot::channel();
-        let early = vec![sends(&Frame::Stdin(b"a".to_vec())); HELD];
         // More than is held stays where it is until the agent is there.
-        let mut client = stream::iter(early).chain(stream::once(async move {
-            panic!("it was read too early");
-        }));
-        let mut waiting = std::pin::pin!(wait(&mut client, &mut joined, deadline));
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        join.send(7).unwrap();
-        let Waited::Joined(7, held) = waiting.await else { panic!("not joined") };
+        let early = vec![sends(&Frame::Stdin(b"a".to_vec())); HELD + 1];
+        let mut client = stream::iter(early);
+        let held = {
+            let mut waiting = std::pin::pin!(wait(&mut client, &mut joined, deadline));
+            assert!((&mut waiting).now_or_never().is_none());
+            join.send(7).unwrap();
+            let Waited::Joined(7, held) = waiting.await else { panic!("not joined") };
+            held
+        };
+        assert!(client.next().await.is_some());
         assert_eq!(held.len(), HELD);
     }
 
