@@ -15,9 +15,12 @@ mod exits;
 #[cfg(test)]
 mod fake;
 pub mod host;
+mod keeper;
 mod notes;
 mod plan;
+pub mod report;
 pub mod session;
 #[cfg(test)]
 mod stage;
+mod tasks;
 mod worker;

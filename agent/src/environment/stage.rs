@@ -53,8 +53,8 @@ pub struct Stage {
     pub report: Option<Report>,
     /// Tasks that were reported.
     pub tasks: BTreeMap<TaskId, TaskOutcome>,
-    /// Nothing is known and nothing is found.
-    pub is_idle: bool,
+    /// Nothing of it is left.
+    pub is_gone: bool,
     /// Times that the agent was killed.
     pub deaths: u32,
     now: Arc<Mutex<Duration>>,
@@ -80,13 +80,14 @@ impl Stage {
             exits: Arc::default(),
             say: Arc::new(move |event| saying.lock().unwrap().push(event)),
             clock: Arc::new(move || *clock.lock().unwrap()),
+            fetching: Arc::default(),
         };
         let worker = Worker::new(ID, around.clone());
         Self {
             fake,
             report: None,
             tasks: BTreeMap::new(),
-            is_idle: false,
+            is_gone: false,
             deaths: 0,
             now,
             said,
@@ -189,7 +190,8 @@ impl Stage {
     fn listen(&mut self) {
         for event in self.said.lock().unwrap().drain(..) {
             match event {
-                Event::Seen { report, idle, .. } => (self.report, self.is_idle) = (report, idle),
+                Event::Seen { report, is_gone, .. } => (self.report, self.is_gone) = (report, is_gone),
+                Event::Step { .. } => {}
                 Event::Task { id, outcome } => drop(self.tasks.insert(id, outcome)),
             }
         }

@@ -43,10 +43,17 @@ pub enum Event {
         report: Option<Report>,
         /// Its init, while its end is not taken in.
         init: Option<i32>,
-        /// Nothing of it is left, and it is known that the node goes down.
-        left: bool,
-        /// Nothing is ordered and nothing is found: the worker is not needed.
-        idle: bool,
+        /// Nothing of it is left, and nothing is to be done.
+        is_gone: bool,
+        /// Messages that had been taken by then.
+        heard: u64,
+    },
+    /// A step on the way up has come this far.
+    Step {
+        /// Which.
+        id: EnvironmentId,
+        /// Its name and its percent.
+        step: String,
     },
     /// A task has come this far.
     Task {
@@ -78,6 +85,8 @@ pub struct Surroundings {
     pub say: Say,
     /// The time.
     pub clock: Clock,
+    /// Many new environments need the same template: it is fetched once.
+    pub fetching: Arc<Mutex<()>>,
 }
 
 /// One environment's worker.
@@ -91,6 +100,7 @@ pub struct Worker {
     usage: Option<(Duration, Usage)>,
     last_step: Option<(Action, Found)>,
     last_report: Option<Report>,
+    heard: u64,
 }
 
 /// What a turn came to.
@@ -116,6 +126,7 @@ impl Worker {
             usage: None,
             last_step: None,
             last_report: None,
+            heard: 0,
         }
     }
 
@@ -142,6 +153,7 @@ impl Worker {
 
     /// Take a message; a task is done now.
     pub fn take(&mut self, message: Message) {
+        self.heard += 1;
         match message {
             Message::Order(order) => {
                 let order = order.map(|order| *order);
@@ -167,7 +179,7 @@ impl Worker {
                 if report != self.last_report {
                     tracing::warn!("environment {}: {text}", self.id);
                 }
-                self.report(report, false, false);
+                self.report(report, false);
                 Turn::Wait(Some(now + plan::RETRY))
             }
         }
@@ -194,12 +206,11 @@ impl Worker {
         let usage = self.usage(&found, now);
         let report = plan.report.map(|report| Report { usage, ..report });
         let is_gone = plan.settled && found.left.is_empty() && found.held.is_none();
-        let is_idle = is_gone && self.order.is_none();
-        if is_idle {
+        if is_gone && self.order.is_none() {
             self.around.book.forget(self.id)?;
             self.notes = Notes::default();
         }
-        self.report(report, is_gone && self.leaving.is_some(), is_idle);
+        self.report(report, is_gone);
         match plan.action {
             Some(action) => {
                 self.perform(action, found);
@@ -255,7 +266,11 @@ impl Worker {
             Err(anyhow::anyhow!("{} was done, and nothing has changed; here is: {left}", action.step()).into())
         } else {
             tracing::debug!("environment {}: {action:?}", self.name());
-            let progress = StepProgress { say: &self.around.say, report: self.last_report.clone(), init: self.notes.init };
+            let _one_at_a_time = match action {
+                Action::FetchTemplate(_) => Some(self.around.fetching.lock().unwrap_or_else(PoisonError::into_inner)),
+                _ => None,
+            };
+            let progress = StepProgress { say: &self.around.say, report: self.last_report.as_ref() };
             self.around.host.perform(self.id, &action, &progress)
         };
         self.last_step = None;
@@ -292,9 +307,10 @@ impl Worker {
         });
     }
 
-    fn report(&mut self, report: Option<Report>, left: bool, idle: bool) {
+    fn report(&mut self, report: Option<Report>, is_gone: bool) {
         self.last_report.clone_from(&report);
-        (self.around.say)(Event::Seen { id: self.id, report, init: self.notes.init, left, idle });
+        let seen = Event::Seen { id: self.id, report, init: self.notes.init, is_gone, heard: self.heard };
+        (self.around.say)(seen);
     }
 
     fn do_task(&self, task: &Task) {
@@ -315,17 +331,14 @@ impl Worker {
 /// Tells the center how far a step on the way up is.
 struct StepProgress<'a> {
     say: &'a Say,
-    report: Option<Report>,
-    init: Option<i32>,
+    report: Option<&'a Report>,
 }
 
 impl Progress for StepProgress<'_> {
     fn percent(&self, percent: u8) {
-        let Some(report) = &self.report else { return };
-        let State::Preparing { step } = &report.state else { return };
-        let (id, state) = (report.id, State::Preparing { step: format!("{step} {percent}%") });
-        let report = Some(Report { state, ..report.clone() });
-        (self.say)(Event::Seen { id, report, init: self.init, left: false, idle: false });
+        if let Some(Report { id, state: State::Preparing { step }, .. }) = self.report {
+            (self.say)(Event::Step { id: *id, step: format!("{step} {percent}%") });
+        }
     }
 }
 
