@@ -4,6 +4,7 @@
 //! when they came out different.
 
 use lodge_model::api::{Orders, ShareMount};
+use lodge_model::environment::order::{Assignment, Task};
 use lodge_model::ids::NodeId;
 use lodge_model::node::Role;
 
@@ -44,7 +45,10 @@ impl Topology {
 /// Bring a node's orders up to date. Says whether they changed.
 pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) -> bool {
     let serves = topology.share.as_ref().is_some_and(|(server, _)| *server == node.id);
-    let generation = node.orders.as_ref().map_or(0, |orders| orders.generation);
+    let former = node.orders.take();
+    let generation = former.as_ref().map_or(0, |orders| orders.generation);
+    let (environments, tasks) =
+        former.as_ref().map(|orders| (orders.environments.clone(), orders.tasks.clone())).unwrap_or_default();
     let mut orders = Orders {
         generation,
         name: node.name.clone(),
@@ -52,16 +56,29 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
         exports: if serves { topology.clients.clone() } else { Vec::new() },
         reinstall: node.reinstall.clone().filter(|_| reinstall_is_open),
         register_again: false,
-        environments: Vec::new(),
-        tasks: Vec::new(),
+        environments,
+        tasks,
         sessions: Vec::new(),
     };
-    if node.orders.as_ref() == Some(&orders) {
+    if former.as_ref() == Some(&orders) {
+        node.orders = former;
         return false;
     }
     orders.generation = generation + 1;
     node.orders = Some(orders);
     true
+}
+
+/// Bring that part of a node's orders up to date that says what environments it has and what it does once. Says whether it changed.
+pub fn refresh_duties(node: &mut Node, environments: Vec<Assignment>, tasks: Vec<Task>) -> bool {
+    match &mut node.orders {
+        Some(orders) if orders.environments != environments || orders.tasks != tasks => {
+            (orders.environments, orders.tasks) = (environments, tasks);
+            orders.generation += 1;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Bring that part of a node's orders up to date that depends on itself alone. Says whether it changed.

@@ -73,6 +73,7 @@ async fn serve(
     let handle = Handle::new();
     tokio::spawn(stop_at_signal(handle.clone())?);
     tokio::spawn(Arc::clone(&center).watch());
+    tokio::spawn(Arc::clone(&center).plan());
     if let Some(netboot) = netboot {
         netboot.serve(&center).await?;
     }

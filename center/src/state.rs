@@ -51,6 +51,10 @@ fn installing_reason(machine: &Machine, now: Timestamp) -> String {
 }
 
 fn unready(node: &Node) -> Option<String> {
+    if node.confirmed_off.is_some() && node.registered.as_ref().map(|registered| registered.boot) == node.confirmed_off {
+        let why = "an operator said that this machine is off, and its environments were given to other nodes; restart it";
+        return Some(why.to_owned());
+    }
     if let Some(problem) = &node.problem {
         return Some(problem.clone());
     }

@@ -12,9 +12,24 @@
 //! | `addresses.rs`, `quota.rs` | pools, hardware addresses, id ranges; limits of users; pure |
 //! | `claims.rs` | what is unique in the cluster, taken and given back |
 //! | `reconcile.rs` | reads all, settles, writes, refreshes orders |
-//! | `request.rs`, `tasks.rs`, `pools.rs` | what operators and users ask for |
+//! | `request.rs`, `snapshots.rs`, `pools.rs` | what operators and users ask for |
 //! | `report.rs` | what nodes say |
+//! | `tasks.rs` | what is done once, from its order to its end |
 //! | `view.rs` | what operators and users are shown |
 
+mod addresses;
+mod claims;
+mod phase;
+mod place;
+pub mod pools;
+pub mod quota;
+pub mod reconcile;
 pub mod records;
+pub mod report;
+pub mod request;
+mod settle;
+pub mod snapshots;
 pub mod tasks;
+#[cfg(test)]
+mod testing;
+pub mod view;

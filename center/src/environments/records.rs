@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use lodge_model::environment::order::{Address, Report, TaskKind, TaskOutcome, TemplateRef, Want};
 use lodge_model::environment::spec::Spec;
-use lodge_model::environment::view::{Phase, Pool};
+use lodge_model::environment::view::{Phase, Pool, TaskView};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,8 @@ pub struct Environment {
     pub restarts_asked: u64,
     /// Snapshots of its disk.
     pub snapshots: Vec<Snapshot>,
+    /// Tasks about it that failed since the last one was ordered.
+    pub failed: Vec<TaskView>,
     /// Where it stands, as people are told.
     pub phase: Phase,
     /// Why, as people are told.
@@ -86,6 +88,8 @@ pub enum Disk {
     Own,
     /// It is being copied from another environment's by this task.
     Copying(TaskId),
+    /// It has been copied: it is there though nobody has run it yet.
+    Copied,
     /// It could not be copied, for this reason; nothing is there.
     Lost(String),
 }
@@ -95,11 +99,15 @@ pub enum Disk {
 pub struct Place {
     /// The node.
     pub node: NodeId,
+    /// Its name.
+    pub name: String,
     /// The boot of it that this was said to.
     pub boot: BootId,
     /// What it has been told. Within one epoch it only ever goes from running over stopped and killed to destroyed, so that an
     /// acknowledgement cannot be overtaken by its opposite.
     pub want: Want,
+    /// It was given only to be removed: it has never run in this epoch and takes no memory.
+    pub to_remove: bool,
 }
 
 /// A node let go of an environment that it was to run.

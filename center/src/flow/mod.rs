@@ -5,6 +5,7 @@ pub mod machine;
 pub mod node;
 pub mod operator;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -87,6 +88,7 @@ impl Whole {
         if let Some(node) = &mut self.node {
             if node.told != Some(state) {
                 node.told = Some(state);
+                tx.replan();
                 tx.log(&state_event(node, state, &reason, now))?;
             }
             tx.put(node)?;
@@ -184,6 +186,8 @@ impl Node {
             orders: None,
             reinstall: None,
             told: None,
+            labels: BTreeMap::new(),
+            confirmed_off: None,
         }
     }
 }

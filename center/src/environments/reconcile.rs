@@ -1,0 +1,192 @@
+//! Reads everything, settles, writes what has changed, and brings the orders of all nodes up to date. Nothing depends on what woke it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use lodge_model::api::NodeState;
+use lodge_model::environment::order::{self, Assignment};
+use lodge_model::environment::view::Phase;
+use lodge_model::ids::NodeId;
+use lodge_model::node::Role;
+
+use super::addresses::id_base;
+use super::claims;
+use super::place::{Held, Room, reserve};
+use super::records::{Counters, Environment, Task};
+use super::settle::{Cluster, settle};
+use crate::fault::Fault;
+use crate::flow::{Whole, World, state_word};
+use crate::orders;
+use crate::records::Node;
+use crate::store::{EventDraft, Tx};
+
+/// Bring the world closer to what was asked for. While the center has not listened for long enough, silence means nothing (`listens`).
+pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(), Fault> {
+    let mut cluster = load(tx, world, listens, now)?;
+    let environments = cluster.environments.clone();
+    let tasks = cluster.tasks.clone();
+    for id in settle(&mut cluster, now) {
+        if let Some(environment) = environments.get(&id) {
+            remove(tx, world, environment, now)?;
+        }
+    }
+    for (id, environment) in cluster.environments.iter_mut().filter(|(id, after)| environments.get(id) != Some(after)) {
+        save(tx, environment, environments.get(id), now)?;
+    }
+    for (id, task) in &tasks {
+        match cluster.tasks.get(id) {
+            None => tx.delete::<Task>(id)?,
+            Some(after) if after != task => tx.put(after)?,
+            Some(_) => {}
+        }
+    }
+    refresh_orders(tx, &cluster)
+}
+
+/// Everything as it is now.
+pub fn load(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Cluster, Fault> {
+    let environments = tx.list::<Environment>()?.into_iter().map(|environment| (environment.id, environment)).collect();
+    let tasks = tx.list::<Task>()?.into_iter().map(|task| (task.id, task)).collect();
+    let mut rooms = Vec::new();
+    for node in tx.list::<Node>()? {
+        rooms.extend(room(&Whole::of_node(tx, node)?, world, listens, now));
+    }
+    Ok(Cluster { environments, tasks, rooms })
+}
+
+fn room(whole: &Whole, world: &World, listens: bool, now: Timestamp) -> Option<Room> {
+    let node = whole.node.as_ref()?;
+    let (state, reason) = whole.state(&world.live, now);
+    let told = if reason.is_empty() { state_word(state).to_owned() } else { reason };
+    let is_heard = matches!(state, NodeState::Ready | NodeState::Registered);
+    let facts = whole.machine.facts.as_ref();
+    let memory = facts.map_or(0, |facts| facts.memory);
+    Some(Room {
+        node: node.id,
+        name: node.name.clone(),
+        boot: node.registered.as_ref().map(|registered| registered.boot),
+        confirmed_off: node.confirmed_off,
+        is_worker: node.roles.contains(&Role::Worker),
+        unready: if state == NodeState::Ready { String::new() } else { told.clone() },
+        silent: if is_heard || !listens { String::new() } else { told },
+        memory: memory.saturating_sub(reserve(memory, &node.roles)),
+        cpu_millis: facts.map_or(0, |facts| u64::from(facts.cpus) * 1000),
+        labels: node.labels.clone(),
+        held: Held::default(),
+    })
+}
+
+/// Write an environment with the number of its change, and log a change of its phase.
+pub fn save(tx: &Tx, environment: &mut Environment, before: Option<&Environment>, now: Timestamp) -> Result<(), Fault> {
+    environment.version = next_version(tx)?;
+    tx.put(environment)?;
+    tx.show();
+    if before.is_none_or(|before| before.phase != environment.phase) {
+        log(tx, environment, &sentence(environment), now)?;
+    }
+    Ok(())
+}
+
+/// The number of the next change, among all environments.
+fn next_version(tx: &Tx) -> Result<u64, Fault> {
+    let mut counters = tx.get::<Counters>(&"counters")?.unwrap_or_default();
+    counters.version += 1;
+    tx.put(&counters)?;
+    Ok(counters.version)
+}
+
+/// Log something about an environment.
+pub fn log(tx: &Tx, environment: &Environment, text: &str, now: Timestamp) -> Result<(), Fault> {
+    let node = environment.place.as_ref().map(|place| place.name.as_str());
+    let machine = match &environment.place {
+        Some(place) => tx.get::<Node>(&place.node)?.map(|node| node.machine),
+        None => None,
+    };
+    tx.log(&EventDraft { at: now, machine, node, kind: "environment", text: text.to_owned(), detail: None })
+}
+
+fn sentence(environment: &Environment) -> String {
+    let name = &environment.spec.name;
+    let at = environment.place.as_ref().map(|place| format!(" on {} (epoch {})", place.name, environment.epoch));
+    let at = at.unwrap_or_default();
+    let why = if environment.reason.is_empty() { String::new() } else { format!(": {}", environment.reason) };
+    format!("{name} is {}{at}{why}", phase_word(environment.phase))
+}
+
+/// A phase in the API's words.
+pub fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
+        Phase::Ended => "ended",
+        Phase::Failed => "failed",
+        Phase::Unknown => "unknown",
+        Phase::Destroying => "destroying",
+    }
+}
+
+fn remove(tx: &Tx, world: &World, environment: &Environment, now: Timestamp) -> Result<(), Fault> {
+    claims::give_all_back(tx, environment)?;
+    tx.delete::<Environment>(&environment.id)?;
+    next_version(tx)?;
+    world.live.uses(environment.id, None);
+    tx.show();
+    log(tx, environment, &format!("{} is destroyed", environment.spec.name), now)
+}
+
+fn refresh_orders(tx: &Tx, cluster: &Cluster) -> Result<(), Fault> {
+    let mut assigned: BTreeMap<_, Vec<Assignment>> = BTreeMap::new();
+    for environment in cluster.environments.values() {
+        if let Some(assignment) = assignment(environment) {
+            assigned.entry(environment.place.as_ref().map(|place| (place.node, place.boot))).or_default().push(assignment);
+        }
+    }
+    let mut todo: BTreeMap<_, Vec<order::Task>> = BTreeMap::new();
+    for task in cluster.tasks.values().filter(|task| task.node.is_some()) {
+        todo.entry(task.node).or_default().push(order::Task { id: task.id, what: task.what.clone() });
+    }
+    for room in &cluster.rooms {
+        let holder = room.boot.map(|boot| (room.node, boot));
+        let environments = assigned.remove(&holder).unwrap_or_default();
+        let tasks = todo.remove(&holder).unwrap_or_default();
+        let Some(mut node) = tx.get::<Node>(&room.node)? else { continue };
+        if orders::refresh_duties(&mut node, environments, tasks) {
+            tx.put(&node)?;
+            tx.wake();
+        }
+    }
+    Ok(())
+}
+
+fn assignment(environment: &Environment) -> Option<Assignment> {
+    let place = environment.place.as_ref()?;
+    let spec = &environment.spec;
+    Some(Assignment {
+        id: environment.id,
+        name: spec.name.clone(),
+        epoch: environment.epoch,
+        boot: place.boot,
+        want: place.want,
+        template: environment.template.clone(),
+        disk: spec.disk,
+        memory: spec.memory,
+        cpu_millis: spec.cpu_millis,
+        tasks_max: lodge_model::environment::spec::TASKS_MAX,
+        id_base: id_base(environment.id_range),
+        mac: environment.mac.clone(),
+        addresses: environment.addresses.clone(),
+        dns: environment.dns.clone(),
+        ssh_keys: spec.ssh_keys.clone(),
+        restart: spec.restart,
+        restarts_asked: environment.restarts_asked,
+    })
+}
+
+/// Names of the environments that a node has the right to run.
+pub fn on_node(tx: &Tx, node: NodeId) -> Result<Vec<String>, Fault> {
+    let held = |environment: &Environment| environment.place.as_ref().is_some_and(|place| place.node == node);
+    Ok(tx.list::<Environment>()?.into_iter().filter(held).map(|environment| environment.spec.name).collect())
+}
