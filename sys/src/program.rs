@@ -128,6 +128,17 @@ impl Call {
         Self { path: path.into(), arguments, accepted: vec![0], deadline: None, input: Vec::new() }
     }
 
+    /// More arguments.
+    #[must_use]
+    pub fn arguments<I, A>(mut self, arguments: I) -> Self
+    where
+        I: IntoIterator<Item = A>,
+        A: Into<OsString>,
+    {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
     /// Exit statuses that are not an error; only 0 where this is not said.
     #[must_use]
     pub fn accept(mut self, codes: &[i32]) -> Self {
