@@ -21,6 +21,7 @@ pub mod partitions;
 pub mod power;
 pub mod process;
 pub mod program;
+pub mod pty;
 pub mod signal;
 pub mod smbios;
 pub mod sparse;
