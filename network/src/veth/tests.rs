@@ -1,6 +1,9 @@
 use std::{
+    io::Read as _,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
+    process::{Child, Command, Stdio},
+    thread,
 };
 
 use lodge_sys::packet::PacketSocket;
@@ -153,4 +156,63 @@ fn without_a_bridge_the_error_says_who_makes_it() {
     let tid = environment.tid;
     let error = lab.node.run(move || format!("{:#}", attach(tid, &spec(5)).unwrap_err()));
     assert!(error.contains("there is no bridge br0: `agent network` makes it"), "{error}");
+}
+
+#[test]
+fn many_are_connected_and_disconnected_at_once() {
+    let Some(lab) = Lab::bridged() else { return };
+    let environments: Vec<Space> = (0..8).map(|_| Space::new()).collect();
+    let numbered: Vec<(u32, u8)> = environments.iter().map(|space| space.tid).zip(20..).collect();
+    // Threads are in the namespace of the one that starts them.
+    let at_once = |work: fn(u32, u8)| {
+        let numbered = numbered.clone();
+        lab.node.run(move || {
+            thread::scope(|scope| numbered.iter().for_each(|(tid, number)| drop(scope.spawn(move || work(*tid, *number)))));
+        });
+    };
+    at_once(|tid, number| attach(tid, &spec(number)).unwrap());
+    assert_eq!(lab.node.run(|| list().unwrap().len()), 8);
+    for (space, number) in environments.iter().zip(20..) {
+        assert!(connects(&lab.world, space, &format!("10.99.0.{number}")), "{number}");
+    }
+    at_once(|_, number| detach(spec(number).id).unwrap());
+    assert_eq!(lab.node.run(|| list().unwrap()), BTreeSet::new());
+}
+
+/// As a container's: a process in a network namespace that belongs to a user namespace of its own.
+struct Container(Child);
+
+impl Container {
+    fn new(node: &Space) -> Self {
+        node.run(|| {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--net", "sh", "-c", "echo ready; exec sleep 1000"]);
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = [0; 6];
+            child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+            assert_eq!(&line, b"ready\n");
+            Self(child)
+        })
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_namespace_may_belong_to_a_user_namespace() {
+    let Some(lab) = Lab::bridged() else { return };
+    let container = Container::new(&lab.node);
+    let pid = container.0.id();
+    lab.node.run(move || attach(pid, &spec(5)).unwrap());
+    for address in ["10.99.0.5:80", "[2001:db8::5]:80"] {
+        let address: SocketAddr = address.parse().unwrap();
+        let error = lab.world.run(move || TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap_err());
+        // It is there, and nothing of it listens.
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{address}");
+    }
 }
