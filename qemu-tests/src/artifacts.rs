@@ -20,7 +20,7 @@ pub struct Artifacts {
 impl Artifacts {
     /// Check that all is there: a missing file is an error here, never a test that passes without it.
     pub fn checked(self) -> Result<Self> {
-        for path in [&self.firmware, &self.variables, &self.cli, &self.iso(), &self.uki(), &self.bundle()] {
+        for path in [&self.firmware, &self.variables, &self.cli, &self.iso(), &self.uki(), &self.bundle(), &self.tiny()] {
             if !path.exists() {
                 bail!(
                     "{} is missing; `cargo xtask image` makes what is built, `cargo xtask setup` fetches the rest",
@@ -44,6 +44,11 @@ impl Artifacts {
     /// The bundle.
     pub fn bundle(&self) -> PathBuf {
         self.out.join(lodge_model::paths::BUNDLE_NAME)
+    }
+
+    /// Root tarball of the small template.
+    pub fn tiny(&self) -> PathBuf {
+        self.out.join("templates/tiny.tar.gz")
     }
 
     /// Where a rack's machines live: consoles, disks, logs.

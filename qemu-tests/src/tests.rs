@@ -15,7 +15,9 @@ use crate::{
 };
 
 mod center_away;
+mod environments;
 mod install;
+mod node_loss;
 mod refusals;
 mod reinstall;
 mod shutdown;
@@ -32,12 +34,24 @@ pub struct VmTest {
 }
 
 /// All of them, in the order they run in.
-pub const TESTS: [VmTest; 7] = [
+pub const TESTS: [VmTest; 9] = [
     VmTest {
         name: "install",
         about: "center from the ISO, nodes by HTTP Boot and PXE, virtio and NVMe: ready without a key; sizes and memory",
         in_default: true,
         run: install::run,
+    },
+    VmTest {
+        name: "environments",
+        about: "servers on two nodes: HTTP, ssh, exec, isolation, forging, reboot and poweroff inside, snapshots; then nothing is left",
+        in_default: true,
+        run: environments::run,
+    },
+    VmTest {
+        name: "node-loss",
+        about: "a node loses power while an environment writes: started elsewhere on the operator's word, no acknowledged record lost",
+        in_default: true,
+        run: node_loss::run,
     },
     VmTest {
         name: "center-away",
