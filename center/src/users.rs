@@ -7,7 +7,8 @@ use lodge_model::node::check_name;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Caller;
-use crate::environments::records::{Environment, Goal};
+use crate::environments::quota;
+use crate::environments::records::Environment;
 use crate::fault::Fault;
 use crate::store::{Record, Tx};
 use crate::token;
@@ -30,19 +31,6 @@ impl Record for User {
     }
 }
 
-/// So much of everything that a quota limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// Environments.
-    pub environments: u32,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Bytes of disk.
-    pub disk: u64,
-    /// Thousandths of a processor.
-    pub cpu_millis: u32,
-}
-
 /// Changes to a quota: what is absent stays, `null` is no limit.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -55,13 +43,6 @@ pub struct QuotaChange {
     disk: Option<Option<u64>>,
     #[serde(deserialize_with = "given")]
     cpu_millis: Option<Option<u32>>,
-}
-
-/// Whether an owner may have so much more than she has. What has no owner has no limit.
-pub fn check_quota(tx: &Tx, owner: Option<&str>, more: Amount) -> Result<(), Fault> {
-    let Some(owner) = owner else { return Ok(()) };
-    let user = get(tx, owner)?;
-    fits(&user.quota, amount_of(tx, owner)?, more).map_err(|why| Fault::conflict(format!("{owner}'s quota: {why}")))
 }
 
 /// All users as an operator sees them, a user herself.
@@ -103,7 +84,9 @@ pub fn change(tx: &Tx, name: &str, change: &QuotaChange) -> Result<UserView, Fau
 /// Remove a user who has nothing any more, with her tokens.
 pub fn remove(tx: &Tx, name: &str) -> Result<(), Fault> {
     let user = get(tx, name)?;
-    let hers: Vec<String> = owned(tx, name)?.into_iter().map(|environment| environment.spec.name).collect();
+    let all = tx.list::<Environment>()?.into_iter();
+    let hers: Vec<String> =
+        all.filter(|one| one.owner.as_deref() == Some(name)).map(|environment| environment.spec.name).collect();
     if !hers.is_empty() {
         let why = format!("{name} still has environments: {}; destroy them first", hers.join(", "));
         return Err(Fault::conflict(why));
@@ -139,57 +122,8 @@ fn unknown(name: &str) -> Fault {
 }
 
 fn view(tx: &Tx, user: &User) -> Result<UserView, Fault> {
-    let has = amount_of(tx, &user.name)?;
-    let used = Quota {
-        environments: Some(has.environments),
-        memory: Some(has.memory),
-        disk: Some(has.disk),
-        cpu_millis: Some(has.cpu_millis),
-    };
+    let used = quota::used(tx.list::<Environment>()?.iter(), &user.name);
     Ok(UserView { name: user.name.clone(), quota: user.quota.clone(), used })
-}
-
-fn owned(tx: &Tx, name: &str) -> Result<Vec<Environment>, Fault> {
-    let all = tx.list::<Environment>()?;
-    Ok(all.into_iter().filter(|environment| environment.owner.as_deref() == Some(name)).collect())
-}
-
-/// What a user has; stopped environments count, for they can be started at any time. What is being destroyed does not.
-fn amount_of(tx: &Tx, name: &str) -> Result<Amount, Fault> {
-    let hers = owned(tx, name)?.into_iter().filter(|environment| environment.goal != Goal::Destroyed);
-    Ok(hers.map(|environment| Amount::of(environment.spec.disk, environment.spec.memory, environment.spec.cpu_millis)).fold(
-        Amount::default(),
-        |sum, one| Amount {
-            environments: sum.environments.saturating_add(one.environments),
-            memory: sum.memory.saturating_add(one.memory),
-            disk: sum.disk.saturating_add(one.disk),
-            cpu_millis: sum.cpu_millis.saturating_add(one.cpu_millis),
-        },
-    ))
-}
-
-impl Amount {
-    /// Of one environment.
-    pub fn of(disk: u64, memory: u64, cpu_millis: u32) -> Self {
-        Self { environments: 1, memory, disk, cpu_millis }
-    }
-}
-
-/// Only what is asked for more of is held against the quota: a limit that was lowered below what somebody has must not keep her from
-/// changing something else.
-fn fits(quota: &Quota, has: Amount, more: Amount) -> Result<(), String> {
-    let checks = [
-        ("environments", quota.environments.map(u64::from), u64::from(has.environments), u64::from(more.environments)),
-        ("bytes of memory", quota.memory, has.memory, more.memory),
-        ("bytes of disk", quota.disk, has.disk, more.disk),
-        ("thousandths of a processor", quota.cpu_millis.map(u64::from), has.cpu_millis.into(), more.cpu_millis.into()),
-    ];
-    for (what, limit, has, more) in checks {
-        if let Some(limit) = limit.filter(|limit| more > 0 && has.saturating_add(more) > *limit) {
-            return Err(format!("{limit} {what} are allowed, {has} are in use, and {more} more are asked for"));
-        }
-    }
-    Ok(())
 }
 
 fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
@@ -202,20 +136,6 @@ mod tests {
     use crate::store::Store;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-
-    #[test]
-    fn a_quota_is_a_limit_for_what_is_asked_for_more() {
-        let quota = Quota { memory: Some(100), environments: Some(2), ..Quota::default() };
-        let has = Amount::of(5, 60, 500);
-        assert_eq!(fits(&quota, has, Amount::of(1 << 50, 40, u32::MAX)), Ok(()));
-        let why = fits(&quota, has, Amount::of(1, 41, 50)).unwrap_err();
-        assert_eq!(why, "100 bytes of memory are allowed, 60 are in use, and 41 more are asked for");
-        assert!(fits(&quota, Amount { environments: 2, ..has }, Amount::of(1, 1, 1)).unwrap_err().contains("2 environments"));
-        assert!(fits(&quota, has, Amount::of(1, u64::MAX, 1)).is_err());
-        // Over the limit already, because it was lowered: only more memory is refused.
-        let over = Amount { memory: 500, ..has };
-        assert_eq!(fits(&quota, over, Amount { disk: 7, ..Amount::default() }), Ok(()));
-    }
 
     #[test]
     fn a_change_keeps_what_it_does_not_name() {

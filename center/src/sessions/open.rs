@@ -8,6 +8,7 @@ use lodge_model::ids::{EnvironmentId, NodeId};
 
 use crate::auth::Caller;
 use crate::environments::records::Environment;
+use crate::environments::request;
 use crate::fault::Fault;
 use crate::flow::{Whole, World};
 use crate::records::Node;
@@ -24,7 +25,7 @@ pub struct Target {
 
 /// Where a session of this kind goes, or why there can be none now.
 pub fn target(tx: &Tx, world: &World, who: &Caller, name: &str, what: &SessionKind, now: Timestamp) -> Result<Target, Fault> {
-    let environment = find(tx, who, name)?;
+    let environment = request::find(tx, who, name)?;
     let node = place(&environment, what).map_err(Fault::conflict)?;
     let record = tx.get::<Node>(&node)?.ok_or_else(|| Fault::conflict(format!("the node of {name} has been forgotten")))?;
     let node_name = record.name.clone();
@@ -33,12 +34,6 @@ pub fn target(tx: &Tx, world: &World, who: &Caller, name: &str, what: &SessionKi
         NodeState::Ready | NodeState::Registered => Ok(Target { node, environment: environment.id }),
         _ => Err(Fault::conflict(format!("{name} is on {node_name}, which does not answer: {reason}"))),
     }
-}
-
-fn find(tx: &Tx, who: &Caller, name: &str) -> Result<Environment, Fault> {
-    let all = tx.list::<Environment>()?;
-    let found = all.into_iter().find(|environment| environment.spec.name == name && who.sees(environment.owner.as_deref()));
-    found.ok_or_else(|| Fault::not_found(format!("there is no environment {name:?}; lodge env ls lists them")))
 }
 
 /// The node: the one that runs it for a program, the one that has it for its console, the one that had it last for its log.

@@ -96,7 +96,8 @@ pub fn find(tx: &Tx, name_or_digest: &str) -> Result<TemplateRef, Fault> {
     if let Ok(digest) = name_or_digest.parse::<Digest>() {
         let all = tx.list::<Template>()?;
         let image = all.iter().filter_map(Template::image).find(|image| image.digest == digest).cloned();
-        return image.ok_or_else(|| Fault::bad_input(format!("template: no template has the image {digest}; lodge template ls")));
+        return image
+            .ok_or_else(|| Fault::bad_input(format!("template: no template has the image {digest}; lodge template ls")));
     }
     let Some(template) = tx.get::<Template>(&name_or_digest)? else {
         let why = format!("template: there is no template {name_or_digest:?}; lodge template ls lists them");
