@@ -64,6 +64,8 @@ programs! {
     FsckFat = "/usr/sbin/fsck.fat",
     /// The installer, in the initrd.
     Installer = "/usr/lib/lodge/installer",
+    /// Makes erofs.
+    MkfsErofs = "/usr/bin/mkfs.erofs",
     /// Makes ext4.
     MkfsExt4 = "/usr/sbin/mkfs.ext4",
     /// Makes FAT.
