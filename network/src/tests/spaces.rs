@@ -100,11 +100,33 @@ impl Lab {
     }
 
     pub fn bring_up(&self) -> Uplink {
-        self.node.run(|| {
-            let config = NetworkAnswer { mac: None, address: format!("{NODE}/24"), gateway: Some(WORLD.into()), dns: vec![] };
-            bring_up(Some(&config), On::Bridge, &mut |_| {}).unwrap().uplink().clone()
-        })
+        bring_node_up(&self.node, NODE)
     }
+
+    /// A second node beside the first: the world's end of the cable becomes a switch with another one.
+    pub fn second_node(&self) -> Space {
+        let node = Space::new();
+        self.world.ip("link add name switch0 type bridge forward_delay 0");
+        self.world.ip("link set site0 master switch0");
+        self.world.ip("link add site1 type veth peer name uplink0");
+        self.world.ip("link set site1 master switch0");
+        for link in ["switch0", "site1"] {
+            self.world.ip(&format!("link set {link} up"));
+        }
+        self.world.ip("addr flush dev site0");
+        self.world.ip(&format!("addr add {WORLD}/24 dev switch0"));
+        self.world.ip("addr add 2001:db8::1/64 dev switch0 nodad");
+        self.world.ip(&format!("link set uplink0 netns {}", node.tid));
+        bring_node_up(&node, Ipv4Addr::new(10, 99, 0, 3));
+        node
+    }
+}
+
+fn bring_node_up(node: &Space, address: Ipv4Addr) -> Uplink {
+    node.run(move || {
+        let config = NetworkAnswer { mac: None, address: format!("{address}/24"), gateway: Some(WORLD.into()), dns: vec![] };
+        bring_up(Some(&config), On::Bridge, &mut |_| {}).unwrap().uplink().clone()
+    })
 }
 
 /// The link of an environment with this number.

@@ -179,6 +179,64 @@ fn many_are_connected_and_disconnected_at_once() {
     assert_eq!(lab.node.run(|| list().unwrap()), BTreeSet::new());
 }
 
+#[test]
+fn an_environment_moves_to_another_node_with_its_address() {
+    let Some(lab) = Lab::bridged() else { return };
+    let other = lab.second_node();
+    let (before, after, neighbour) = (Space::new(), Space::new(), Space::new());
+    attach_on(&lab, &before, 5);
+    attach_on(&lab, &neighbour, 6);
+    for address in ["10.99.0.5", "2001:db8::5"] {
+        assert!(connects(&lab.world, &before, address) && connects(&neighbour, &before, address), "{address} before");
+    }
+    lab.node.run(|| detach(spec(5).id).unwrap());
+    let tid = after.tid;
+    other.run(move || attach(tid, &spec(5)).unwrap());
+    // Whoever has spoken with it goes on at once, also who was on the same node.
+    for address in ["10.99.0.5", "2001:db8::5"] {
+        assert!(connects(&lab.world, &after, address) && connects(&neighbour, &after, address), "{address} after");
+        let address: IpAddr = address.parse().unwrap();
+        let taken = lab.node.run(move || probe::probe(&[address]).unwrap());
+        assert_eq!(taken, [probe::Taken { address, mac: spec(5).mac }]);
+    }
+}
+
+#[test]
+fn what_was_cut_short_is_completed_or_cleared_away() {
+    let Some(lab) = Lab::bridged() else { return };
+    let make = |cut: usize, tid: u32| {
+        lab.node.run(move || {
+            let plan = spec(5).plan().unwrap();
+            guard::set(&Guard { id: spec(5).id, mac: plan.mac, addresses: vec![] }).unwrap();
+            let namespace = namespace(tid).unwrap();
+            runtime().unwrap().block_on(async {
+                let netlink = Netlink::connect().unwrap();
+                let bridge = netlink.bridge().await.unwrap();
+                if cut == 1 {
+                    make_pair(&netlink, &port_name(spec(5).id), &plan, &bridge, &namespace).await.unwrap();
+                } else if cut >= 2 {
+                    ensure_pair(&netlink, spec(5).id, &plan, &namespace).await.unwrap();
+                }
+            });
+            if cut == 3 {
+                inside::set_up(&namespace, &plan).unwrap();
+            }
+        });
+    };
+    for cut in 0..=3 {
+        let environment = Space::new();
+        make(cut, environment.tid);
+        assert_eq!(lab.node.run(|| look(spec(5).id).unwrap()), Presence::Partly, "cut {cut}");
+        attach_on(&lab, &environment, 5);
+        assert_eq!(lab.node.run(|| look(spec(5).id).unwrap()), Presence::Whole, "cut {cut}");
+        assert!(connects(&lab.world, &environment, "10.99.0.5"), "cut {cut}");
+        lab.node.run(|| detach(spec(5).id).unwrap());
+        make(cut, environment.tid);
+        lab.node.run(|| detach(spec(5).id).unwrap());
+        assert_eq!(lab.node.run(|| (list().unwrap(), look(spec(5).id).unwrap())), ([].into(), Presence::No), "cut {cut}");
+    }
+}
+
 /// As a container's: a process in a network namespace that belongs to a user namespace of its own.
 struct Container(Child);
 
