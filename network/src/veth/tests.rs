@@ -180,6 +180,30 @@ fn many_are_connected_and_disconnected_at_once() {
 }
 
 #[test]
+fn what_is_sent_to_others_is_not_overheard() {
+    let Some(lab) = Lab::bridged() else { return };
+    let (one, listener) = (Space::new(), Space::new());
+    attach_on(&lab, &one, 5);
+    attach_on(&lab, &listener, 6);
+    let index = listener.index("eth0");
+    let heard = listener.run(move || PacketSocket::open(index, frames::ARP).unwrap());
+    let index = lab.world.index("site0");
+    lab.world.run(move || {
+        let socket = PacketSocket::open(index, frames::ARP).unwrap();
+        let world = Mac([2, 0, 0, 0, 0, 0xee]);
+        // To the other environment, to nobody that the bridge knows, and to all.
+        for (number, to) in [Mac([2, 0, 0, 0, 0, 5]), Mac([2, 0, 0, 0, 0, 0x77]), Mac::BROADCAST].into_iter().enumerate() {
+            let number = u8::try_from(number).unwrap();
+            let mut frame = frames::announcement(world, IpAddr::from([10, 99, 0, 200 + number])).unwrap();
+            frame[..6].copy_from_slice(&to.0);
+            socket.send(&frame).unwrap();
+        }
+    });
+    let claims = claims(&heard, 1);
+    assert_eq!(claims.first().map(|(address, _)| address.to_string()).as_deref(), Some("10.99.0.202"));
+}
+
+#[test]
 fn an_environment_moves_to_another_node_with_its_address() {
     let Some(lab) = Lab::bridged() else { return };
     let other = lab.second_node();
