@@ -13,6 +13,7 @@ use axum_server::Handle;
 use lodge_model::api::LocalJoin;
 use lodge_model::layout::MIB;
 use lodge_model::progress;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::boot::bundle::Bundles;
@@ -141,7 +142,17 @@ fn prepare_data(data: &Path) -> anyhow::Result<PathBuf> {
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
     listener.set_nonblocking(true).with_context(|| format!("listening on {address}"))?;
+    keep_alive(&listener).with_context(|| format!("setting TCP keepalive on {address}"))?;
     Ok(listener)
+}
+
+/// Connections inherit it from their listener: a session may be silent for days, and one whose other side has vanished without a word
+/// ends a minute later.
+fn keep_alive(listener: &TcpListener) -> nix::Result<()> {
+    setsockopt(listener, sockopt::KeepAlive, &true)?;
+    setsockopt(listener, sockopt::TcpKeepIdle, &30)?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &10)?;
+    setsockopt(listener, sockopt::TcpKeepCount, &3)
 }
 
 /// The site's settings: those of the first start, whatever the command line says later.

@@ -97,7 +97,7 @@ async fn open(
 async fn call(center: &Arc<Center>, who: &Caller, name: String, what: SessionKind) -> Result<Call, Fault> {
     let (world, who, asked, now) = (Arc::clone(&center.world), who.clone(), what.clone(), center.now());
     let target = center.store.transact(move |tx| sessions::target(tx, &world, &who, &name, &asked, now)).await?;
-    Ok(center.sessions.call(target.node, target.environment, what))
+    center.sessions.call(target.node, target.environment, what)
 }
 
 fn checked(upgrade: Upgrade) -> Result<WebSocketUpgrade, Fault> {

@@ -104,8 +104,8 @@ async fn take_in(
     let asked = name.clone();
     center.store.transact(move |tx| templates::may_import(tx, &asked)).await?;
     let upload = center.uploads.receive(length, body).await?;
-    let (digest, now) = (upload.digest.clone(), center.now());
-    let view = center.store.transact(move |tx| templates::import(tx, &name, &digest, now)).await;
+    let (digest, size, now) = (upload.digest.clone(), upload.size, center.now());
+    let view = center.store.transact(move |tx| templates::import(tx, &name, &digest, size, now)).await;
     drop(upload);
     if view.is_err() {
         center.clean_uploads().await?;

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::WebSocket;
+use axum::http::StatusCode;
 use lodge_model::environment::session::{FRAME_MAX, Session, SessionKind};
 use lodge_model::ids::{EnvironmentId, NodeId, SessionId};
 use tokio::sync::{oneshot, watch};
@@ -31,6 +32,8 @@ pub use open::target;
 /// How long an agent may take to join.
 pub const JOIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// Sessions of one environment that may wait at a time.
+const WAITING_MAX: usize = 32;
 /// Longest message that is taken from either side, in bytes.
 pub const MESSAGE_MAX: usize = 2 * FRAME_MAX;
 
@@ -62,13 +65,21 @@ impl Sessions {
     }
 
     /// Ask a node to join a new session.
-    pub fn call(self: &Arc<Self>, node: NodeId, environment: EnvironmentId, what: SessionKind) -> Call {
+    pub fn call(self: &Arc<Self>, node: NodeId, environment: EnvironmentId, what: SessionKind) -> Result<Call, Fault> {
         let (join, joined) = oneshot::channel();
         let id = SessionId(uuid::Uuid::new_v4());
         let session = Session { id, environment, what };
-        self.lock().insert(id, Waiting { node, session, is_told: false, join });
+        let mut waiting = self.lock();
+        if waiting.values().filter(|other| other.session.environment == environment).count() >= WAITING_MAX {
+            let why = format!(
+                "{WAITING_MAX} sessions of this environment wait for its node already; try again when it has joined them"
+            );
+            return Err(Fault::Refused(StatusCode::TOO_MANY_REQUESTS, why));
+        }
+        waiting.insert(id, Waiting { node, session, is_told: false, join });
+        drop(waiting);
         self.calls.send_modify(|count| *count += 1);
-        Call { sessions: Arc::clone(self), id, joined }
+        Ok(Call { sessions: Arc::clone(self), id, joined })
     }
 
     /// The sessions that a node is to join, and whether there is one that it has not been told of before. It is told of all until it
@@ -123,7 +134,7 @@ mod tests {
         let sessions = Arc::new(Sessions::new());
         let (mine, other) = (NodeId(Uuid::from_u128(1)), NodeId(Uuid::from_u128(2)));
         let mut calls = sessions.calls();
-        let call = sessions.call(mine, EnvironmentId(Uuid::from_u128(3)), SessionKind::Console);
+        let call = sessions.call(mine, EnvironmentId(Uuid::from_u128(3)), SessionKind::Console).unwrap();
         assert!(calls.has_changed().unwrap());
         calls.mark_unchanged();
 
@@ -138,8 +149,19 @@ mod tests {
         assert_eq!(sessions.tell(mine), (vec![], false));
         drop(call);
 
-        let call = sessions.call(mine, EnvironmentId(Uuid::from_u128(3)), SessionKind::Console);
+        let call = sessions.call(mine, EnvironmentId(Uuid::from_u128(3)), SessionKind::Console).unwrap();
         drop(call);
         assert_eq!(sessions.tell(mine), (vec![], false));
+    }
+
+    #[test]
+    fn nobody_fills_the_center_with_sessions_that_wait() {
+        let sessions = Arc::new(Sessions::new());
+        let node = NodeId(Uuid::from_u128(1));
+        let call = |environment| sessions.call(node, EnvironmentId(Uuid::from_u128(environment)), SessionKind::Console);
+        let mut calls: Vec<Call> = (0..WAITING_MAX).map(|_| call(3).unwrap()).collect();
+        assert!(call(3).is_err() && call(4).is_ok());
+        calls.pop();
+        assert!(call(3).is_ok());
     }
 }

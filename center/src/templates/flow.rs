@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use lodge_model::environment::order::{TaskKind, TaskOutcome, TemplateMeta};
 use lodge_model::environment::view::TemplateView;
 use lodge_model::ids::{Digest, TaskId};
+use lodge_model::layout::MIB;
 use lodge_model::node::check_name;
 
 use super::turns::{self, Turn};
@@ -34,12 +35,12 @@ pub fn may_import(tx: &Tx, name: &str) -> Result<(), Fault> {
 }
 
 /// An upload is there: have it imported.
-pub fn import(tx: &Tx, name: &str, upload: &Digest, now: Timestamp) -> Result<TemplateView, Fault> {
+pub fn import(tx: &Tx, name: &str, upload: &Digest, size: u64, now: Timestamp) -> Result<TemplateView, Fault> {
     may_import(tx, name)?;
     let version = tx.get::<Template>(&name)?.map_or(0, |old| old.version) + 1;
     let state = State::Importing { upload: upload.clone(), task: None };
     tx.put(&Template { name: name.to_owned(), created: now, state, version })?;
-    log(tx, format!("template {name} is to be imported"), now)?;
+    log(tx, format!("template {name} is to be imported, from an upload of {} MiB", size.div_ceil(MIB)), now)?;
     begin(tx, now)?;
     tx.show();
     view(tx, name)

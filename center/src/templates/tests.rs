@@ -35,7 +35,7 @@ fn conclude(tx: &Tx, outcome: &TaskOutcome, second: i64) {
 }
 
 fn ready(tx: &Tx, name: &str, number: u8) {
-    import(tx, name, &digest(100 + number), at(0)).unwrap();
+    import(tx, name, &digest(100 + number), 5, at(0)).unwrap();
     conclude(tx, &made(number), 1);
 }
 
@@ -58,12 +58,12 @@ fn within(work: impl Fn(&Tx)) {
 #[test]
 fn an_upload_becomes_a_template() {
     within(|tx| {
-        let view = import(tx, "tiny", &digest(9), at(0)).unwrap();
+        let view = import(tx, "tiny", &digest(9), 5, at(0)).unwrap();
         assert_eq!((view.digest, view.reason.as_str()), (None, "waits for a node that is ready"));
         assert_eq!(ordered(tx), [TaskKind::ImportTemplate { upload: digest(9) }]);
         assert_eq!(uploads(tx).unwrap(), [digest(9)]);
         assert_eq!(refusal(find(tx, "tiny")).0, 409);
-        assert_eq!(refusal(import(tx, "tiny", &digest(9), at(0))).0, 409);
+        assert_eq!(refusal(import(tx, "tiny", &digest(9), 5, at(0))).0, 409);
 
         let node = NodeId(Uuid::from_u128(1));
         assert!(!may_fetch(tx, node, &digest(9)).unwrap());
@@ -89,14 +89,14 @@ fn an_upload_becomes_a_template() {
 #[test]
 fn a_failed_import_says_why_and_may_be_tried_again() {
     within(|tx| {
-        import(tx, "tiny", &digest(9), at(0)).unwrap();
+        import(tx, "tiny", &digest(9), 5, at(0)).unwrap();
         conclude(tx, &failed(), 1);
         assert_eq!(flow::view(tx, "tiny").unwrap().outcome, failed());
         assert!(refusal(find(tx, "tiny")).1.contains("leads out of the archive"));
         assert!(uploads(tx).unwrap().is_empty());
         ready(tx, "tiny", 1);
         assert!(find(tx, "tiny").is_ok());
-        import(tx, "other", &digest(9), at(2)).unwrap();
+        import(tx, "other", &digest(9), 5, at(2)).unwrap();
         conclude(tx, &failed(), 3);
         remove(tx, "other", at(4)).unwrap();
         assert!(ordered(tx).is_empty(), "there is no image to remove");
@@ -115,7 +115,7 @@ fn an_image_goes_with_its_last_name() {
         assert_eq!(refusal(remove(tx, "small", at(3))).0, 404);
 
         // While it is being removed nothing is imported: it could be the same image.
-        let view = import(tx, "again", &digest(9), at(4)).unwrap();
+        let view = import(tx, "again", &digest(9), 5, at(4)).unwrap();
         assert_eq!((ordered(tx).len(), view.reason.as_str()), (1, "waits until unused images are removed"));
         conclude(tx, &TaskOutcome::Done { bytes: 0, template: None }, 5);
         assert_eq!(ordered(tx), [TaskKind::ImportTemplate { upload: digest(9) }]);
@@ -144,7 +144,7 @@ fn a_removal_that_fails_is_tried_again_unless_the_image_has_a_name_again() {
 #[test]
 fn an_import_that_no_node_has_begun_can_be_withdrawn() {
     within(|tx| {
-        import(tx, "tiny", &digest(9), at(0)).unwrap();
+        import(tx, "tiny", &digest(9), 5, at(0)).unwrap();
         remove(tx, "tiny", at(1)).unwrap();
         assert!(ordered(tx).is_empty() && uploads(tx).unwrap().is_empty());
     });

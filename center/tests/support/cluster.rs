@@ -117,7 +117,7 @@ impl Node {
 }
 
 /// The node of the two that has a task, and the task.
-pub async fn asked<'a>(nodes: [&'a mut Node; 2]) -> (&'a mut Node, Task) {
+pub async fn asked(nodes: [&mut Node; 2]) -> (&mut Node, Task) {
     for _ in 0..ASKED {
         if let Some(at) = nodes.iter().position(|node| !node.orders.tasks.is_empty()) {
             let node = nodes.into_iter().nth(at).unwrap();
@@ -176,5 +176,5 @@ pub async fn running(center: &Running, owner: &Center, worker: &mut Node, name: 
 
 /// At most so long for what is at once, as a rule.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it took longer than 20 s")
+    tokio::time::timeout(Duration::from_secs(20), what).await.unwrap()
 }
