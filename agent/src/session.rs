@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backoff::Backoff;
 use crate::durable;
+use crate::environment::report::Reports;
 use crate::moments::{self, Moments};
 use crate::reconcile::plan::Report;
 use crate::uplink;
@@ -46,8 +47,10 @@ pub struct Session {
     pub orders: watch::Sender<Option<Orders>>,
     /// Where reports come from.
     pub report: watch::Receiver<Report>,
-    /// Set when the node is going down: then nothing more is said.
-    pub going_down: watch::Receiver<bool>,
+    /// Where the reports on environments come from.
+    pub environments: watch::Receiver<Reports>,
+    /// Set when the node goes down and everything has been said: then nothing more is.
+    pub silent: watch::Receiver<bool>,
 }
 
 /// Why a round of heartbeats ended.
@@ -73,10 +76,10 @@ impl Session {
         let mut memory = Memory { newest, phases_told: 0, backoff: Backoff::up_to(PAUSE_MAX), complaint: String::new() };
         let mut network = FileWatch::new(Path::new(uplink::FILE))?;
         loop {
-            let mut going_down = self.going_down.clone();
+            let mut silent = self.silent.clone();
             let registered = tokio::select! {
                 registered = self.register(&mut memory) => registered,
-                end = down(&mut going_down) => return end,
+                end = down(&mut silent) => return end,
             };
             let address = match registered {
                 Ok(address) => address,
@@ -84,7 +87,7 @@ impl Session {
                     self.complain(&mut memory, &error, "registering with the center");
                     tokio::select! {
                         () = sleep(memory.backoff.pause()) => continue,
-                        end = down(&mut going_down) => return end,
+                        end = down(&mut silent) => return end,
                     }
                 }
             };
@@ -130,8 +133,10 @@ impl Session {
             let phases = self.moments.phases(&self.boot);
             let all = phases.len();
             let phases = if all > memory.phases_told { phases } else { Vec::new() };
+            let kept = self.environments.borrow_and_update().clone();
             let Report { share, generation, problem } = report.clone();
-            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments: Vec::new(), tasks: Vec::new() };
+            let Reports { environments, tasks, .. } = kept.clone();
+            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),
@@ -142,11 +147,12 @@ impl Session {
                         let before = memory.newest.value;
                         self.take(memory, orders)?;
                         if memory.newest.value == before {
-                            let mut report_now = self.report.clone();
+                            let (mut report_now, mut kept_now) = (self.report.clone(), self.environments.clone());
                             tokio::select! {
                                 () = sleep_until(began + BEAT_MIN) => {}
                                 () = urgent(&mut report_now, &report) => {}
-                                end = down(&mut self.going_down) => return end.map(|()| End::Down),
+                                () = urgent_of_environments(&mut kept_now, &kept) => {}
+                                end = down(&mut self.silent) => return end.map(|()| End::Down),
                             }
                         }
                     }
@@ -161,13 +167,14 @@ impl Session {
                 },
                 // News do not wait for the answer to old ones.
                 () = urgent(&mut self.report, &report) => {}
+                () = urgent_of_environments(&mut self.environments, &kept) => {}
                 changed = network.changed() => {
                     changed?;
                     if uplink::read()?.ip() != address {
                         return Ok(End::Register);
                     }
                 }
-                end = down(&mut self.going_down) => return end.map(|()| End::Down),
+                end = down(&mut self.silent) => return end.map(|()| End::Down),
             }
         }
     }
@@ -230,6 +237,14 @@ async fn urgent(report: &mut watch::Receiver<Report>, told: &Report) {
     }
 }
 
+/// Wait for news of environments that the center should have now.
+async fn urgent_of_environments(reports: &mut watch::Receiver<Reports>, told: &Reports) {
+    if reports.wait_for(|now| now.is_news(told)).await.is_err() {
+        // The keeper has ended, and the agent with it.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The kernel log reaches every console; where there is none, standard error does.
 fn say(line: &str) {
     let name = progress::PREFIX.trim_end_matches(": ");
@@ -239,8 +254,8 @@ fn say(line: &str) {
     }
 }
 
-async fn down(going_down: &mut watch::Receiver<bool>) -> Result<()> {
-    going_down.wait_for(|down| *down).await.map(drop).context("following the shutdown")
+async fn down(silent: &mut watch::Receiver<bool>) -> Result<()> {
+    silent.wait_for(|silent| *silent).await.map(drop).context("following the shutdown")
 }
 
 /// The newest generation of orders that was seen in this boot.
@@ -269,7 +284,8 @@ impl Generation {
     }
 }
 
-fn boot_id() -> Result<BootId> {
+/// The id of this boot.
+pub fn boot_id() -> Result<BootId> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let text = fs::read_to_string(PATH).with_context(|| format!("reading {PATH}"))?;
     text.parse().with_context(|| format!("reading {PATH}"))

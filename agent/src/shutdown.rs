@@ -16,12 +16,18 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
+use crate::environment::report::Reports;
 use crate::init::{self, Events};
 use crate::login1::inhibitors::{Book, Operation};
 use crate::login1::locks::Locks;
+use crate::moments::since_boot;
 
 /// What the agent needs for its own last words, within the deadline.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// What environments are given to shut down at least, where there is so much time.
+const STOP_TIME: Duration = Duration::from_secs(60);
+/// What it takes to take down an environment that was killed.
+const TAKE_DOWN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Waits for init's word.
@@ -32,6 +38,12 @@ pub struct Shutdown {
     pub locks: Arc<Locks>,
     /// Set when the node is going down.
     pub going_down: watch::Sender<bool>,
+    /// Set then as well: the time since the kernel started by which no environment may be left.
+    pub leaving: watch::Sender<Option<Duration>>,
+    /// What has become of the environments.
+    pub environments: watch::Receiver<Reports>,
+    /// Set when the environments are gone or the time is over: nothing more is said to the center.
+    pub silent: watch::Sender<bool>,
     /// The center, once the node has one.
     pub center: watch::Receiver<Option<Center>>,
 }
@@ -77,9 +89,12 @@ impl Shutdown {
 
     async fn go_down(&self, down: Down, cause: Cause, deadline: Duration) {
         tracing::info!("going down: {down} by {cause}");
-        self.wait_for_blocks(cause, deadline.saturating_sub(timing::INHIBIT_DELAY_MAX + LAST_WORDS)).await;
+        let end = since_boot() + deadline;
+        self.wait_for_blocks(cause, deadline.saturating_sub(timing::INHIBIT_DELAY_MAX + self.reserve(deadline) + LAST_WORDS))
+            .await;
         self.going_down.send_if_modified(|is_going_down| !std::mem::replace(is_going_down, true));
-        self.wait_for_delays().await;
+        tokio::join!(self.wait_for_delays(), self.wait_for_environments(end.saturating_sub(LAST_WORDS)));
+        self.silent.send_replace(true);
         self.say_goodbye(down, cause).await;
         if let Err(error) = init::request(&self.init, &Request::Proceed).await {
             tracing::warn!("{error:#}; init goes on by itself at its deadline");
@@ -112,6 +127,28 @@ impl Shutdown {
         let delays = |book: &Book| book.delaying(&[Operation::Shutdown]).map(ToString::to_string).collect::<Vec<_>>();
         if timeout(timing::INHIBIT_DELAY_MAX, self.locks.until(|book| delays(book).is_empty())).await.is_err() {
             tracing::warn!("not waiting any longer for {}", self.locks.look(delays).join(" and "));
+        }
+    }
+
+    /// What is kept for the environments, whoever holds the shutdown back.
+    fn reserve(&self, deadline: Duration) -> Duration {
+        let has_none = self.environments.borrow().environments.is_empty();
+        if has_none { Duration::ZERO } else { STOP_TIME.min(deadline / 2) }
+    }
+
+    /// Every environment shuts down, as it does at any stop; what has not is killed in time for the rest.
+    async fn wait_for_environments(&self, end: Duration) {
+        self.leaving.send_replace(Some(end.saturating_sub(TAKE_DOWN)));
+        let mut environments = self.environments.clone();
+        let limit = end.saturating_sub(since_boot());
+        match timeout(limit, environments.wait_for(Reports::may_go_down)).await {
+            Ok(Ok(_)) => tracing::info!("no environment is left on this node"),
+            Ok(Err(_)) => tracing::warn!("nobody looks after the environments any more"),
+            Err(_) => {
+                let left =
+                    self.environments.borrow().environments.iter().map(|report| report.id.to_string()).collect::<Vec<_>>();
+                tracing::warn!("the time is over; these environments are left: {}", left.join(", "));
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 //! It never retries and never decides: callers know how long they can wait.
 
 mod center;
+mod download;
 mod environments;
 mod error;
 mod keys;
@@ -18,6 +19,7 @@ mod session;
 mod ticket;
 
 pub use center::{Auth, Center};
+pub use download::Download;
 pub use environments::{Power, Upload};
 pub use error::Error;
 pub use keys::{CsrPem, KeyPem, new_key_and_csr};

@@ -2,10 +2,20 @@
 //! `reboot` as SIGHUP (reboot(2), in a PID namespace).
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use anyhow::Result;
+use lodge_model::initproto::Line;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
+use tokio::sync::mpsc;
+
+use crate::backoff::Backoff;
+use crate::init::Events;
 
 /// init tells a new subscriber its last 256 exits; of what comes after that, this many are remembered.
 const REMEMBERED: usize = 1024;
@@ -34,6 +44,27 @@ impl Exits {
     /// A process of this number runs (again): what was told of it is of an older one.
     pub fn forget(&mut self, pid: i32) {
         self.told.retain(|(told, _)| *told != pid);
+    }
+}
+
+/// Take in what init tells, for as long as the agent lives; its socket may be away for a while. Each process that has ended is passed on.
+pub async fn follow(init: PathBuf, exits: Arc<Mutex<Exits>>, ended: mpsc::UnboundedSender<i32>) -> Result<Infallible> {
+    let mut backoff = Backoff::up_to(Duration::from_secs(2));
+    loop {
+        let told = async {
+            let mut events = Events::subscribe(&init).await?;
+            loop {
+                if let Line::Exit { pid, status } = events.next().await? {
+                    exits.lock().unwrap_or_else(PoisonError::into_inner).tell(pid, status);
+                    ended.send(pid)?;
+                }
+                backoff.reset();
+            }
+        };
+        let told: Result<Infallible> = told.await;
+        let Err(error) = told;
+        tracing::debug!("not told of exits: {error:#}; trying again");
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -222,6 +222,30 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it reads or writes below the share's mount point by name: not before the share is mounted.
+    pub fn needs_share(&self) -> bool {
+        match self {
+            Action::FetchTemplate(_)
+            | Action::Hold(_)
+            | Action::GrowDisk(_)
+            | Action::Release { .. }
+            | Action::Destroy { .. } => true,
+            Action::MakeDisk
+            | Action::CheckDisk
+            | Action::Mount(_)
+            | Action::Create(_)
+            | Action::Attach(_)
+            | Action::Start
+            | Action::SetLimits(_)
+            | Action::Thaw
+            | Action::Signal(_)
+            | Action::Kill
+            | Action::Delete
+            | Action::Detach
+            | Action::Unmount => false,
+        }
+    }
+
     /// Its name in `State::Preparing`.
     pub fn step(&self) -> &'static str {
         match self {

@@ -3,6 +3,9 @@
 //! It starts with the assignments that were ordered last in this boot, so that a restart of the agent while the center is away goes on
 //! with what was asked for. Before the first orders of a boot it does nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -10,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lodge_model::api::Orders;
-use lodge_model::environment::order::{Assignment, Report, State, Task, TaskOutcome};
+use lodge_model::environment::order::{Assignment, Report, State, Task};
 use lodge_model::ids::EnvironmentId;
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::watch;
@@ -31,6 +34,8 @@ pub struct Wakers {
     pub orders: watch::Receiver<Option<Orders>>,
     /// When the node goes down, the time by which nothing may be left.
     pub leaving: watch::Receiver<Option<Duration>>,
+    /// Every time that the share comes into order.
+    pub share: watch::Receiver<bool>,
     /// Processes that have ended, after `Exits` knows of them.
     pub exits: tokio_mpsc::UnboundedReceiver<i32>,
     /// What the workers say.
@@ -62,7 +67,7 @@ struct Hand {
 impl Keeper {
     /// Nothing is done yet. Outcomes of tasks and assignments are kept below these paths, which must be empty after a boot.
     pub fn new(around: Surroundings, import: Import, kept: &Kept, reports: watch::Sender<Reports>) -> Result<Self> {
-        let templates = tasks::start_templates(Arc::clone(&around.host), import, Arc::clone(&around.say))?;
+        let templates = tasks::start_templates(around.clone(), import)?;
         Ok(Self {
             around,
             assignments: kept.assignments.clone(),
@@ -76,6 +81,7 @@ impl Keeper {
 
     /// Keep them for as long as the agent lives.
     pub async fn run(mut self, mut wakers: Wakers) -> Result<()> {
+        self.reports.send_modify(|reports| reports.is_kept = true);
         if let Some(assignments) = read(&self.assignments) {
             self.assigned(assignments).await?;
         }
@@ -90,6 +96,12 @@ impl Keeper {
                     changed.context("waiting for the node to go down")?;
                     let leaving = *wakers.leaving.borrow_and_update();
                     self.leave(leaving).await?;
+                }
+                changed = wakers.share.changed() => {
+                    changed.context("waiting for the share")?;
+                    if *wakers.share.borrow_and_update() {
+                        self.hands.values_mut().for_each(|hand| hand.send(Message::ShareBack));
+                    }
                 }
                 Some(pid) = wakers.exits.recv() => self.wake(pid),
                 Some(event) = wakers.events.recv() => self.heard(event)?,
@@ -192,6 +204,7 @@ impl Keeper {
         let reports = Reports {
             environments: self.hands.values().filter_map(|hand| hand.report.clone()).collect(),
             tasks: self.tasks.reports(),
+            is_kept: true,
             all_gone,
         };
         self.reports.send_if_modified(|last| std::mem::replace(last, reports.clone()) != reports);

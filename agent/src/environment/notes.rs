@@ -127,7 +127,11 @@ mod tests {
         let book = Book::new(dir.path().join("notes"));
         let id = EnvironmentId(Uuid::from_u128(7));
         assert_eq!(book.read(id), Notes::default());
-        let notes = Notes { epoch: 3, stop: Some(Stop { at: Duration::from_secs(1), told_at: Duration::from_secs(2), killed: false }), ..Notes::default() };
+        let notes = Notes {
+            epoch: 3,
+            stop: Some(Stop { at: Duration::from_secs(1), told_at: Duration::from_secs(2), killed: false }),
+            ..Notes::default()
+        };
         book.write(id, &notes).unwrap();
         assert_eq!((book.read(id), book.list()), (notes, vec![id]));
         fs::write(book.path(id), "{").unwrap();

@@ -170,7 +170,12 @@ fn goal<'a>(facts: &Facts<'a>, notes: &mut Notes) -> Goal<'a> {
         return Goal::Down(how);
     }
     if order.boot != facts.boot {
-        let why = || Goal::Refuse(format!("the order is for boot {} of this node, which is over; this is boot {}", order.boot, facts.boot));
+        let why = || {
+            Goal::Refuse(format!(
+                "the order is for boot {} of this node, which is over; this is boot {}",
+                order.boot, facts.boot
+            ))
+        };
         return if found.left.is_empty() { why() } else { Goal::Down(how) };
     }
     if order.want != Want::Running {

@@ -9,6 +9,8 @@ pub struct Reports {
     pub environments: Vec<Report>,
     /// Tasks.
     pub tasks: Vec<TaskReport>,
+    /// Somebody looks after environments.
+    pub is_kept: bool,
     /// The node goes down, and nothing of any environment is left on it.
     pub all_gone: bool,
 }
@@ -17,6 +19,11 @@ impl Reports {
     /// Whether something is said that the center should hear at once: not for another usage or percent.
     pub fn is_news(&self, told: &Reports) -> bool {
         self.without_numbers() != told.without_numbers()
+    }
+
+    /// Nothing of any environment keeps the node from going down.
+    pub fn may_go_down(&self) -> bool {
+        !self.is_kept || self.all_gone
     }
 
     fn without_numbers(&self) -> Reports {
@@ -34,6 +41,7 @@ impl Reports {
         Reports {
             environments: self.environments.iter().map(environment).collect(),
             tasks: self.tasks.iter().map(task).collect(),
+            is_kept: self.is_kept,
             all_gone: self.all_gone,
         }
     }
@@ -62,6 +70,7 @@ mod tests {
         let reports = |state, memory, outcome| Reports {
             environments: vec![report(state, memory)],
             tasks: vec![task(outcome)],
+            is_kept: true,
             all_gone: false,
         };
         let fetching = |percent| State::Preparing { step: format!("fetch-template {percent}%") };

@@ -80,6 +80,7 @@ impl Stage {
             exits: Arc::default(),
             say: Arc::new(move |event| saying.lock().unwrap().push(event)),
             clock: Arc::new(move || *clock.lock().unwrap()),
+            has_share: Arc::new(|| true),
             fetching: Arc::default(),
         };
         let worker = Worker::new(ID, around.clone());

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use lodge_model::environment::order::{Task, TaskKind, TaskOutcome, TaskReport, TemplateRef};
 use lodge_model::ids::{Digest, EnvironmentId, TaskId};
 
-use super::host::{Host, Progress, StepError};
-use super::worker::{Event, Say};
+use super::host::{Progress, StepError};
+use super::worker::{Event, Say, Surroundings};
 use crate::durable;
 
 /// Where the outcomes of this boot are.
@@ -93,20 +93,21 @@ pub fn environment(task: &TaskKind) -> Option<EnvironmentId> {
 }
 
 /// The thread that imports and removes templates, one after the other.
-pub fn start_templates(host: Arc<dyn Host>, import: Import, say: Say) -> Result<mpsc::Sender<Task>> {
+pub fn start_templates(around: Surroundings, import: Import) -> Result<mpsc::Sender<Task>> {
     let (sender, inbox) = mpsc::channel::<Task>();
     let work = move || {
         while let Ok(task) = inbox.recv() {
-            let progress = Told { say: &say, id: task.id };
+            let progress = Told { say: &around.say, id: task.id };
             progress.percent(0);
             let done = match &task.what {
+                TaskKind::ImportTemplate { .. } if !(around.has_share)() => Err(anyhow!("the share is not mounted").into()),
                 TaskKind::ImportTemplate { upload } => {
                     import(upload, &progress).map(|template| TaskOutcome::Done { bytes: 0, template: Some(template) })
                 }
-                other => host.task(other, &progress).map(|done| TaskOutcome::Done { bytes: done.bytes, template: None }),
+                _ => around.task(&task, &progress),
             };
             let outcome = done.unwrap_or_else(|error| TaskOutcome::Failed { error: error.to_string() });
-            say(Event::Task { id: task.id, outcome });
+            (around.say)(Event::Task { id: task.id, outcome });
         }
     };
     let thread = std::thread::Builder::new().name("templates".into()).stack_size(STACK);
@@ -136,7 +137,10 @@ mod tests {
     #[test]
     fn a_task_is_begun_once_and_its_outcome_kept_until_it_is_not_ordered_any_more() {
         let dir = tempfile::tempdir().unwrap();
-        let task = |id| Task { id: TaskId(Uuid::from_u128(id)), what: TaskKind::RemoveTemplate { digest: Digest::from_digest([0; 32]) } };
+        let task = |id| Task {
+            id: TaskId(Uuid::from_u128(id)),
+            what: TaskKind::RemoveTemplate { digest: Digest::from_digest([0; 32]) },
+        };
         let mut tasks = Tasks::read(dir.path());
         assert_eq!(tasks.ordered(&[task(1), task(2)]).len(), 2);
         assert_eq!(tasks.ordered(&[task(1), task(2)]).len(), 0);

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use lodge_model::environment::order::{Assignment, Report, State, Task, TaskOutcome, Usage};
 use lodge_model::ids::{BootId, EnvironmentId, TaskId};
 
@@ -15,6 +15,7 @@ use super::exits::Exits;
 use super::host::{Action, Container, Found, Host, Progress, StepError, TaskDone};
 use super::notes::{Book, Notes};
 use super::plan::{self, Facts, Failure, Memory, plan};
+use super::tasks::Told;
 
 /// The usage of a running environment is asked for this often; it is also looked at again then, should an event have been lost.
 pub const USAGE_EVERY: Duration = Duration::from_secs(10);
@@ -28,6 +29,8 @@ pub enum Message {
     Leave(Duration),
     /// Its init has ended.
     Wake,
+    /// The share is in order again: what failed is tried at once.
+    ShareBack,
     /// Do something once.
     Task(Box<Task>),
 }
@@ -85,8 +88,21 @@ pub struct Surroundings {
     pub say: Say,
     /// The time.
     pub clock: Clock,
+    /// Whether the share is mounted; where it is not, its directory is an empty one of the node.
+    pub has_share: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Many new environments need the same template: it is fetched once.
     pub fetching: Arc<Mutex<()>>,
+}
+
+impl Surroundings {
+    /// Do a task that is the host's.
+    pub fn task(&self, task: &Task, progress: &dyn Progress) -> Result<TaskOutcome, StepError> {
+        if !(self.has_share)() {
+            return Err(anyhow!("the share is not mounted").into());
+        }
+        let TaskDone { bytes } = self.host.task(&task.what, progress)?;
+        Ok(TaskOutcome::Done { bytes, template: None })
+    }
 }
 
 /// One environment's worker.
@@ -164,6 +180,7 @@ impl Worker {
             }
             Message::Leave(by) => self.leaving = Some(by),
             Message::Wake => {}
+            Message::ShareBack => self.memory.failure = None,
             Message::Task(task) => self.do_task(&task),
         }
     }
@@ -263,7 +280,9 @@ impl Worker {
         let is_again = self.last_step.as_ref().is_some_and(|(last, before)| *last == action && *before == found);
         let done = if is_again && !matches!(action, Action::Signal(_)) {
             let left = found.left.join(", ");
-            Err(anyhow::anyhow!("{} was done, and nothing has changed; here is: {left}", action.step()).into())
+            Err(anyhow!("{} was done, and nothing has changed; here is: {left}", action.step()).into())
+        } else if action.needs_share() && !(self.around.has_share)() {
+            Err(anyhow!("the share is not mounted").into())
         } else {
             tracing::debug!("environment {}: {action:?}", self.name());
             let _one_at_a_time = match action {
@@ -314,12 +333,10 @@ impl Worker {
     }
 
     fn do_task(&self, task: &Task) {
-        let progress = TaskProgress { say: &self.around.say, id: task.id };
+        let progress = Told { say: &self.around.say, id: task.id };
         progress.percent(0);
-        let outcome = match self.around.host.task(&task.what, &progress) {
-            Ok(TaskDone { bytes }) => TaskOutcome::Done { bytes, template: None },
-            Err(error) => TaskOutcome::Failed { error: error.to_string() },
-        };
+        let outcome =
+            self.around.task(task, &progress).unwrap_or_else(|error| TaskOutcome::Failed { error: error.to_string() });
         (self.around.say)(Event::Task { id: task.id, outcome });
     }
 
@@ -339,17 +356,5 @@ impl Progress for StepProgress<'_> {
         if let Some(Report { id, state: State::Preparing { step }, .. }) = self.report {
             (self.say)(Event::Step { id: *id, step: format!("{step} {percent}%") });
         }
-    }
-}
-
-/// Tells the center how far a task is.
-struct TaskProgress<'a> {
-    say: &'a Say,
-    id: TaskId,
-}
-
-impl Progress for TaskProgress<'_> {
-    fn percent(&self, percent: u8) {
-        (self.say)(Event::Task { id: self.id, outcome: TaskOutcome::Running { percent } });
     }
 }

@@ -108,7 +108,10 @@ fn reboot_inside_starts_it_again_without_letting_go_of_the_disk() {
     stage.act();
     assert_eq!(stage.steps(), ["delete", "detach", "create", "network", "start"]);
     let report = stage.report.clone().unwrap();
-    assert_eq!((report.state, report.starts, report.last_exit.as_str()), (State::Running { since: 1 }, 1, "rebooted by itself"));
+    assert_eq!(
+        (report.state, report.starts, report.last_exit.as_str()),
+        (State::Running { since: 1 }, 1, "rebooted by itself")
+    );
 }
 
 #[test]
@@ -139,7 +142,10 @@ fn one_that_is_never_restarted_stays_ended() {
     stage.act();
     stage.fake.end(ID, 9);
     stage.pass(RETRY_MAX);
-    assert_eq!((stage.state(), stage.report.clone().unwrap().last_exit.as_str()), (Some(State::Ended), "its init was killed by SIGKILL"));
+    assert_eq!(
+        (stage.state(), stage.report.clone().unwrap().last_exit.as_str()),
+        (Some(State::Ended), "its init was killed by SIGKILL")
+    );
 }
 
 #[test]
@@ -302,7 +308,8 @@ enum Happening {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let wants = prop_oneof![4 => Just(Want::Running), 2 => Just(Want::Stopped), 1 => Just(Want::Killed), 1 => Just(Want::Destroyed)];
+    let wants =
+        prop_oneof![4 => Just(Want::Running), 2 => Just(Want::Stopped), 1 => Just(Want::Killed), 1 => Just(Want::Destroyed)];
     let cuts = prop_oneof![Just(Cut::Before), Just(Cut::Within), Just(Cut::After)];
     prop_oneof![
         4 => (wants, any::<bool>()).prop_map(|(want, newer)| Happening::Want(want, newer)),
