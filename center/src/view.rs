@@ -44,6 +44,7 @@ pub fn detail(whole: &Whole, live: &Live, now: Timestamp) -> NodeDetail {
         share: node.map_or(ShareHealth::Unknown, |node| node.share.clone()),
         install: whole.machine.install.clone(),
         phases: registered.map(|told| told.phases.clone()).unwrap_or_default(),
+        labels: node.map(|node| node.labels.clone()).unwrap_or_default(),
     }
 }
 

@@ -328,6 +328,9 @@ pub struct NodeDetail {
     pub install: Vec<StepTime>,
     /// Times of the last boot.
     pub phases: Vec<Phase>,
+    /// Labels that environments can ask for.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 /// How long a step took.

@@ -33,3 +33,6 @@ pub mod tasks;
 #[cfg(test)]
 mod testing;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

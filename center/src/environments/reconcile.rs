@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use lodge_model::api::NodeState;
 use lodge_model::environment::order::{self, Assignment};
 use lodge_model::environment::view::Phase;
-use lodge_model::ids::NodeId;
 use lodge_model::node::Role;
 
 use super::addresses::id_base;
@@ -49,12 +48,12 @@ pub fn load(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Clu
     let tasks = tx.list::<Task>()?.into_iter().map(|task| (task.id, task)).collect();
     let mut rooms = Vec::new();
     for node in tx.list::<Node>()? {
-        rooms.extend(room(&Whole::of_node(tx, node)?, world, listens, now));
+        rooms.extend(room(&Whole::of_node(tx, node)?, world, now));
     }
-    Ok(Cluster { environments, tasks, rooms })
+    Ok(Cluster { environments, tasks, rooms, listens })
 }
 
-fn room(whole: &Whole, world: &World, listens: bool, now: Timestamp) -> Option<Room> {
+fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
     let node = whole.node.as_ref()?;
     let (state, reason) = whole.state(&world.live, now);
     let told = if reason.is_empty() { state_word(state).to_owned() } else { reason };
@@ -68,7 +67,7 @@ fn room(whole: &Whole, world: &World, listens: bool, now: Timestamp) -> Option<R
         confirmed_off: node.confirmed_off,
         is_worker: node.roles.contains(&Role::Worker),
         unready: if state == NodeState::Ready { String::new() } else { told.clone() },
-        silent: if is_heard || !listens { String::new() } else { told },
+        silent: if is_heard { String::new() } else { told },
         memory: memory.saturating_sub(reserve(memory, &node.roles)),
         cpu_millis: facts.map_or(0, |facts| u64::from(facts.cpus) * 1000),
         labels: node.labels.clone(),
@@ -186,7 +185,9 @@ fn assignment(environment: &Environment) -> Option<Assignment> {
 }
 
 /// Names of the environments that a node has the right to run.
-pub fn on_node(tx: &Tx, node: NodeId) -> Result<Vec<String>, Fault> {
-    let held = |environment: &Environment| environment.place.as_ref().is_some_and(|place| place.node == node);
-    Ok(tx.list::<Environment>()?.into_iter().filter(held).map(|environment| environment.spec.name).collect())
+pub fn on_node(tx: &Tx, node: &Node) -> Result<Vec<String>, Fault> {
+    let is_held = |environment: &Environment| {
+        environment.place.as_ref().is_some_and(|place| place.node == node.id && node.confirmed_off != Some(place.boot))
+    };
+    Ok(tx.list::<Environment>()?.into_iter().filter(is_held).map(|environment| environment.spec.name).collect())
 }

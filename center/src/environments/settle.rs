@@ -23,6 +23,8 @@ pub struct Cluster {
     pub tasks: BTreeMap<TaskId, Task>,
     /// All nodes. What they hold is computed here.
     pub rooms: Vec<Room>,
+    /// The center has listened long enough for silence to mean something.
+    pub listens: bool,
 }
 
 impl Cluster {
@@ -263,13 +265,16 @@ fn home(
     Some((best.node, best.boot?))
 }
 
+/// Say where each stands. Of a node that has not been heard since the center started, what was said before still stands for a while.
 fn describe(cluster: &mut Cluster) {
     for environment in cluster.environments.values_mut() {
         let silent = match &environment.place {
             Some(place) => room(&cluster.rooms, place.node).map_or("its node is not known any more", |room| &room.silent),
             None => "",
         };
-        (environment.phase, environment.reason) = phase::of(environment, silent);
+        if silent.is_empty() || cluster.listens {
+            (environment.phase, environment.reason) = phase::of(environment, silent);
+        }
     }
 }
 

@@ -110,7 +110,7 @@ pub fn forget(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<Mach
     let id = whole.machine.id;
     if let Some(node) = &whole.node {
         may_forget(&whole, node, world, now)?;
-        let held = reconcile::on_node(tx, node.id)?;
+        let held = reconcile::on_node(tx, node)?;
         if !held.is_empty() {
             return Err(Fault::conflict(format!(
                 "{name} still has the right to run {}; stop or destroy them, or switch {name} off and say so: lodge node \

@@ -3,6 +3,8 @@
 
 mod environments;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use lodge_model::api::{NodeDetail, Phase, ShareHealth, StepTime};
 use lodge_model::facts::{Disk, Facts, Firmware, Nic, Transport};
@@ -118,6 +120,7 @@ fn detail() -> NodeDetail {
         share: ShareHealth::Mounted { probe_ms: 7 },
         install: vec![step("partition", 0.31), step("write-root", 12.04), step("boot-entry", 0.2)],
         phases: vec![phase("init", 2.1), phase("switch-root", 4.3), phase("network", 6.0), phase("registered", 7.25)],
+        labels: BTreeMap::new(),
     }
 }
 
@@ -141,6 +144,7 @@ fn everything_about_a_node() {
         share: ShareHealth::Failed { error: "mounting 10.77.0.10:/ on /share: Connection refused (ECONNREFUSED)".into() },
         install: Vec::new(),
         phases: Vec::new(),
+        labels: BTreeMap::new(),
     };
     golden("node-waiting.txt", &node_page(&waiting, &setting()));
 }

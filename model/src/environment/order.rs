@@ -53,7 +53,8 @@ pub struct Assignment {
     pub restarts_asked: u64,
 }
 
-/// What is to be of an environment on its node.
+/// What is to be of an environment on its node. Within one epoch it only goes down this list: an environment that is to run again after
+/// a stop gets another epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Want {
@@ -170,7 +171,9 @@ pub enum State {
     Stopping,
     /// Its init has ended and it is not to be started again (`poweroff` inside, or policy); the disk is let go of.
     Ended,
-    /// Nothing of it is left on this node: no process, mount, loop device, link, lock. The clean-stop acknowledgement.
+    /// Nothing of it is left on this node: no process, mount, loop device, link, lock. The clean-stop acknowledgement. It ends the epoch:
+    /// the node must not start the environment in it again, whatever it was told to; said of one that is to run (`Want::Running`), it
+    /// gives the environment back, which is started elsewhere.
     Released,
     /// Its directory on the share is removed, and nothing is left on this node.
     Destroyed,

@@ -36,7 +36,7 @@ pub struct Spec {
     /// Lines for root's `authorized_keys`.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
-    /// Addresses from the pools; the next free one of each pool where it is empty.
+    /// Addresses from the pools; where it is empty, the next free one of each family (IPv4, IPv6) that there are pools of.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
