@@ -10,7 +10,7 @@ use crate::auth::Caller;
 use crate::environments::quota;
 use crate::environments::records::Environment;
 use crate::fault::Fault;
-use crate::store::{Record, Tx};
+use crate::store::{EventDraft, Record, Tx};
 use crate::token;
 
 /// A user.
@@ -64,11 +64,12 @@ pub fn add(tx: &Tx, order: &UserOrder, now: Timestamp) -> Result<UserToken, Faul
     }
     let user = User { name: order.name.clone(), quota: order.quota.clone(), created: now };
     tx.put(&user)?;
+    log(tx, format!("user {} was added", user.name), now)?;
     mint(tx, &user, now)
 }
 
 /// Change a quota. It may be less than what she has: she then gets nothing more.
-pub fn change(tx: &Tx, name: &str, change: &QuotaChange) -> Result<UserView, Fault> {
+pub fn change(tx: &Tx, name: &str, change: &QuotaChange, now: Timestamp) -> Result<UserView, Fault> {
     let user = get(tx, name)?;
     let quota = Quota {
         environments: change.environments.unwrap_or(user.quota.environments),
@@ -78,11 +79,12 @@ pub fn change(tx: &Tx, name: &str, change: &QuotaChange) -> Result<UserView, Fau
     };
     let user = User { quota, ..user };
     tx.put(&user)?;
+    log(tx, format!("the quota of user {name} was changed"), now)?;
     view(tx, &user)
 }
 
 /// Remove a user who has nothing any more, with her tokens.
-pub fn remove(tx: &Tx, name: &str) -> Result<(), Fault> {
+pub fn remove(tx: &Tx, name: &str, now: Timestamp) -> Result<(), Fault> {
     let user = get(tx, name)?;
     let all = tx.list::<Environment>()?.into_iter();
     let hers: Vec<String> =
@@ -92,17 +94,25 @@ pub fn remove(tx: &Tx, name: &str) -> Result<(), Fault> {
         return Err(Fault::conflict(why));
     }
     token::revoke_user(tx, name)?;
-    tx.delete::<User>(&user.name)
+    tx.delete::<User>(&user.name)?;
+    log(tx, format!("user {name} was removed"), now)
 }
 
 /// One more token, for an operator or for herself.
 pub fn add_token(tx: &Tx, who: &Caller, name: &str, now: Timestamp) -> Result<UserToken, Fault> {
-    mint(tx, &visible(tx, who, name)?, now)
+    let user = visible(tx, who, name)?;
+    log(tx, format!("user {name} got another token"), now)?;
+    mint(tx, &user, now)
 }
 
 /// Take back all her tokens.
-pub fn revoke_tokens(tx: &Tx, name: &str) -> Result<(), Fault> {
-    token::revoke_user(tx, &get(tx, name)?.name)
+pub fn revoke_tokens(tx: &Tx, name: &str, now: Timestamp) -> Result<(), Fault> {
+    token::revoke_user(tx, &get(tx, name)?.name)?;
+    log(tx, format!("all tokens of user {name} were taken back"), now)
+}
+
+fn log(tx: &Tx, text: String, now: Timestamp) -> Result<(), Fault> {
+    tx.log(&EventDraft { at: now, machine: None, node: None, kind: "user", text, detail: None })
 }
 
 fn mint(tx: &Tx, user: &User, now: Timestamp) -> Result<UserToken, Fault> {
@@ -145,7 +155,7 @@ mod tests {
             .transact_blocking(|tx| {
                 add(tx, &UserOrder { name: "ann".into(), quota: quota.clone() }, NOW)?;
                 let wanted: QuotaChange = serde_json::from_str(r#"{"disk":null,"cpu-millis":3}"#).unwrap();
-                let view = change(tx, "ann", &wanted)?;
+                let view = change(tx, "ann", &wanted, NOW)?;
                 assert_eq!(view.quota, Quota { memory: Some(1), disk: None, cpu_millis: Some(3), environments: None });
                 Ok(())
             })
@@ -166,7 +176,7 @@ mod tests {
                 assert!(show(tx, &ann, "bob").is_err() && add_token(tx, &ann, "bob", NOW).is_err());
                 let second = add_token(tx, &ann, "ann", NOW)?.token;
                 assert_eq!(token::caller(tx, &second, NOW)?, ann);
-                remove(tx, "ann")?;
+                remove(tx, "ann", NOW)?;
                 assert!(token::caller(tx, &second, NOW).is_err());
                 Ok(())
             })

@@ -194,6 +194,21 @@ async fn what_is_said_last_is_heard() {
 }
 
 #[tokio::test]
+async fn an_agent_that_does_not_come_is_not_waited_for_for_ever() {
+    let (center, mut worker) = with_web1().await;
+    let opened = center.as_operator().exec("web1", &words(&["id"]), false).await.unwrap();
+    let (mut input, mut output) = opened.split();
+    input.send(&Frame::Stdin(b"early".to_vec())).await.unwrap();
+    let session = worker.called().await;
+    let begun = std::time::Instant::now();
+    let waited = tokio::time::timeout(Duration::from_secs(40), output.next()).await.unwrap();
+    let Frame::Error(why) = waited.unwrap().unwrap() else { panic!("no error") };
+    assert!(why.contains("has not joined") && begun.elapsed() > Duration::from_secs(20), "{why} after {:?}", begun.elapsed());
+    assert_eq!(soon(output.next()).await.unwrap(), None);
+    assert_eq!(refused(worker.center.join_session(session.id).await).0, 404);
+}
+
+#[tokio::test]
 async fn a_log_is_asked_of_the_node() {
     let (center, mut worker) = with_web1().await;
     let operator = center.as_operator();

@@ -132,6 +132,21 @@ async fn a_failed_import_says_why_and_keeps_nothing() {
 }
 
 #[tokio::test]
+async fn of_two_uploads_of_one_name_one_is_kept() {
+    let center = Running::start(AUTO);
+    let operator = center.as_operator();
+    let (first, second) =
+        tokio::join!(upload(&operator, "tiny", vec![1; 8 << 20]), upload(&operator, "tiny", vec![2; 8 << 20]));
+    let loser = if first.is_ok() { second } else { first };
+    let (status, message) = refused(loser);
+    assert!(status == 409 && message.contains("tiny"), "{message}");
+    assert_eq!((operator.templates().await.unwrap().len(), uploads(&center).len()), (1, 1));
+    // No node has begun: it can be taken back.
+    operator.remove_template("tiny").await.unwrap();
+    assert!(uploads(&center).is_empty());
+}
+
+#[tokio::test]
 async fn what_is_too_long_or_breaks_off_leaves_nothing_behind() {
     let center = Running::start_in(tempfile::tempdir().unwrap(), AUTO, &["--upload-max-mib", "1"]);
     let operator = center.as_operator();
@@ -219,6 +234,8 @@ async fn a_user_has_her_own_environments_within_her_quota() {
     assert!(status == 409 && message.contains("web1") && message.contains("web2"), "{message}");
     let second = center.with_token(&bob.mint_user_token("bob").await.unwrap().token);
     assert_eq!(second.users().await.unwrap()[0].name, "bob");
+    let events = operator.events(None, 0, false).await.unwrap();
+    assert!(events.iter().any(|event| event.kind == "user" && event.text == "user bob got another token"), "{events:?}");
     operator.remove_user("bob").await.unwrap();
     assert_eq!(refused(second.users().await).0, 401);
     assert_eq!(refused(bob.users().await).0, 401);

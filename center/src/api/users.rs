@@ -51,7 +51,8 @@ pub async fn change(
     Path(name): Path<String>,
     Body(change): Body<QuotaChange>,
 ) -> Result<Json<UserView>, Fault> {
-    Ok(Json(center.store.transact(move |tx| users::change(tx, &name, &change)).await?))
+    let now = center.now();
+    Ok(Json(center.store.transact(move |tx| users::change(tx, &name, &change, now)).await?))
 }
 
 /// Remove a user who has no environments.
@@ -59,7 +60,8 @@ pub async fn change(
     params(("name" = String, Path, description = "name of a user")),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 pub async fn remove(_: Operator, State(center): State<Arc<Center>>, Path(name): Path<String>) -> Result<StatusCode, Fault> {
-    center.store.transact(move |tx| users::remove(tx, &name)).await?;
+    let now = center.now();
+    center.store.transact(move |tx| users::remove(tx, &name, now)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -81,6 +83,7 @@ pub async fn add_token(
     params(("name" = String, Path, description = "name of a user")),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 pub async fn revoke(_: Operator, State(center): State<Arc<Center>>, Path(name): Path<String>) -> Result<StatusCode, Fault> {
-    center.store.transact(move |tx| users::revoke_tokens(tx, &name)).await?;
+    let now = center.now();
+    center.store.transact(move |tx| users::revoke_tokens(tx, &name, now)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
