@@ -21,6 +21,8 @@ pub(super) struct Node<'a> {
     pub(super) lxcfs_files: Vec<&'static str>,
     /// Devices of `DEVICES` that are there.
     pub(super) devices: Vec<(&'static str, u32, u32)>,
+    /// Greatest number of open files of a process.
+    pub(super) open_files: u64,
 }
 
 /// What lxcfs shows an environment of its own share of the machine, below `/proc`.
@@ -97,7 +99,7 @@ pub(super) fn config(order: &Assignment, node: &Node<'_>) -> Value {
             "env": environment(order),
             "cwd": "/",
             "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 524_288, "soft": 1024}],
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": node.open_files, "soft": 1024}],
             "noNewPrivileges": false,
             "oomScoreAdj": 0,
         },

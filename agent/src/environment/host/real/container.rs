@@ -12,6 +12,7 @@ use lodge_model::ids::EnvironmentId;
 use lodge_sys::cgroup::Cgroup;
 use lodge_sys::process::{self, PidFd};
 use lodge_sys::program::{Call, Program};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, CPU_PERIOD, Node};
@@ -26,6 +27,8 @@ pub const CRUN_ROOT: &str = "/run/lodge/crun";
 const CRUN_LIMIT: Duration = Duration::from_secs(60);
 /// How long killed processes may take to end: they may wait for the share.
 const KILL_LIMIT: Duration = Duration::from_secs(60);
+/// systemd's default of the greatest number of open files of a process.
+const OPEN_FILES: u64 = 524_288;
 /// What an environment's control group must be able to limit.
 const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
 
@@ -174,7 +177,7 @@ impl Real {
             tracing::warn!("lxcfs is not there: environments will see the memory and processors of the whole node");
         }
         let devices = config::DEVICES.into_iter().filter(|(path, ..)| fs::exists(path).unwrap_or(false)).collect();
-        Node { root, lxcfs: &self.layout.lxcfs, lxcfs_files, devices }
+        Node { root, lxcfs: &self.layout.lxcfs, lxcfs_files, devices, open_files: open_files() }
     }
 
     /// What crun says of it: `created`, `running`, `stopped`.
@@ -189,6 +192,13 @@ impl Real {
         let manager = self.layout.cgroup_manager;
         Program::Crun.call(["--root", &*root, "--cgroup-manager", manager]).arguments(arguments).deadline(CRUN_LIMIT)
     }
+}
+
+/// What an environment may raise its limit of open files to: as much as systemd gives, where this machine can. Nobody can give more than
+/// it has, so this process's own greatest limit is raised to it.
+fn open_files() -> u64 {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+    if hard >= OPEN_FILES || setrlimit(Resource::RLIMIT_NOFILE, soft, OPEN_FILES).is_ok() { OPEN_FILES } else { hard }
 }
 
 fn remove_dir(dir: PathBuf) -> Result<()> {

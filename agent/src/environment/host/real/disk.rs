@@ -10,6 +10,7 @@ use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::lock::{self, Locked};
 use lodge_sys::loopdev::{self, LoopDevice, Options};
+use lodge_sys::mount::mounts;
 use lodge_sys::program::Program;
 use nix::fcntl::{FallocateFlags, fallocate};
 
@@ -29,8 +30,10 @@ impl Real {
     pub(super) fn hold(&self, order: &Assignment) -> Result<(), StepError> {
         let id = order.id;
         self.may_hold(id, order.epoch)?;
-        private_dir(&self.layout.on_node(id))?;
-        if self.loop_of(id)?.is_none() {
+        self.layout.make_on_node(id, order.id_base)?;
+        if self.has_disk(id)? {
+            self.write_owner(&self.record(id, order.epoch))?;
+        } else {
             private_dir(&self.layout.on_share(id))?;
             self.layout.notes(id).remove(Note::Checked)?;
             let file = self.lock_disk(order)?;
@@ -39,10 +42,24 @@ impl Real {
             self.write_owner(&self.record(id, order.epoch))?;
             let attached = loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
             loopdev::set_read_ahead(&attached.device.path, READ_AHEAD)?;
-        } else {
-            self.write_owner(&self.record(id, order.epoch))?;
         }
         Ok(self.layout.notes(id).write(Note::Order, order)?)
+    }
+
+    /// Whether the disk is attached with a lock that is good: the record, which was written under it, is still this node's. A device from
+    /// before somebody else had the disk has lost its lock, and is let go of here.
+    fn has_disk(&self, id: EnvironmentId) -> Result<bool, StepError> {
+        let Some(device) = self.loop_of(id)? else { return Ok(false) };
+        let mine = self.record(id, 0);
+        let is_mine = |owner: share::Owner| (owner.node, owner.boot, owner.released) == (mine.node, mine.boot, false);
+        if self.owner(id)?.is_some_and(is_mine) {
+            return Ok(true);
+        }
+        if mounts()?.iter().any(|mount| Path::new(&mount.source) == device.path) {
+            return Err(anyhow!("its disk is still mounted, with a lock that was lost").into());
+        }
+        loopdev::detach(&device.path, DETACH_LIMIT)?;
+        Ok(false)
     }
 
     /// Its disk, open and locked; made where there is none.

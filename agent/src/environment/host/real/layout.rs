@@ -1,7 +1,7 @@
 //! Where everything of an environment is: on the share, on the state partition, and below `/run`, where only root comes.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -75,6 +75,16 @@ impl Layout {
     /// Its directory on this node.
     pub(super) fn on_node(&self, id: EnvironmentId) -> PathBuf {
         self.run.join(id.to_string())
+    }
+
+    /// Make its directory on this node. Its own root has to find its way to its file systems while the engine enters them, by names that
+    /// it must know; nobody else does.
+    pub(super) fn make_on_node(&self, id: EnvironmentId, id_base: u32) -> Result<()> {
+        let dir = self.on_node(id);
+        private_dir(&dir)?;
+        let open = |path: &Path, mode: u32| fs::set_permissions(path, Permissions::from_mode(mode));
+        let make = open(&self.run, 0o711).and_then(|()| chown(&dir, Some(0), Some(id_base))).and_then(|()| open(&dir, 0o710));
+        make.with_context(|| format!("opening {} for its own root", dir.display()))
     }
 
     /// A template in the cache.
