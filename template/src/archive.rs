@@ -15,6 +15,9 @@ use crate::Limits;
 /// Bytes of zeros that end a tar.
 const END_MARK: u64 = 1024;
 
+/// Bytes that an entry takes besides its contents, more or less.
+const HEADERS: u64 = 2048;
+
 /// An archive as it comes, being read.
 pub struct Archive<'a> {
     packed: Packed<'a>,
@@ -121,9 +124,9 @@ impl<'a> Unpacked<'a> {
     }
 
     fn check(&self) -> io::Result<()> {
-        let Limits { bytes, free, ratio, .. } = self.limits;
-        // Headers take room, too: the limit of the contents is checked where they are kept.
-        let most = bytes.saturating_mul(2);
+        let Limits { bytes, entries, free, ratio } = self.limits;
+        // Headers take room, too; the limit of the contents alone is checked where they are kept.
+        let most = bytes.saturating_add((entries as u64).saturating_mul(HEADERS));
         let (read, packed) = (self.read, self.packed.read.get());
         if read > most {
             return Err(io::Error::other(format!("it unpacks to more than {}", size(most))));
