@@ -79,17 +79,22 @@ impl Uploads {
         let writer = tokio::task::spawn_blocking(move || write(&dir, limit, incoming));
         let mut body = std::pin::pin!(body);
         let mut broken = None;
-        while let Some(piece) = body.next().await {
-            let sent = match piece {
-                Ok(piece) => pieces.send(piece).await,
-                Err(error) => {
+        loop {
+            let piece = tokio::select! {
+                piece = body.next() => piece,
+                // The writer has given up; it says why below.
+                () = pieces.closed() => break,
+            };
+            match piece {
+                Some(Ok(piece)) => {
+                    // A writer that has given up is noticed above.
+                    let _ = pieces.send(piece).await;
+                }
+                Some(Err(error)) => {
                     broken = Some(error.to_string());
                     break;
                 }
-            };
-            if sent.is_err() {
-                // The writer has given up; it says why below.
-                break;
+                None => break,
             }
         }
         drop(pieces);

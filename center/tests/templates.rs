@@ -160,6 +160,12 @@ async fn what_is_too_long_or_breaks_off_leaves_nothing_behind() {
     let body = reqwest::Body::wrap_stream(pieces);
     let answer = http(&center, None).put(path("tiny")).bearer_auth(&center.operator).body(body).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 413);
+    // It is told while the sender is still at it.
+    let endless = futures_util::stream::iter([Ok::<_, std::io::Error>(vec![0; 2 << 20])]);
+    let endless = futures_util::StreamExt::chain(endless, futures_util::stream::pending());
+    let request = http(&center, None).put(path("tiny")).bearer_auth(&center.operator);
+    let answer = soon(request.body(reqwest::Body::wrap_stream(endless)).send()).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 413);
     let (status, message) = refused(upload(&operator, "tiny", vec![]).await);
     assert!(status == 422 && message.contains("empty"), "{message}");
     assert_eq!(refused(upload(&operator, "Not_a_name", b"x".to_vec()).await).0, 422);
