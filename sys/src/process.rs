@@ -10,6 +10,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,6 +18,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
     libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask},
     unistd::Pid,
 };
@@ -34,6 +36,21 @@ impl PidFd {
         let fd = RawFd::try_from(fd).context("reading a descriptor")?;
         // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Wait until it has ended; whether that came within the limit.
+    pub fn wait(&self, limit: Duration) -> Result<bool> {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) if left.is_zero() => return Ok(false),
+                Ok(1..) => return Ok(true),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("waiting for a process"),
+            }
+        }
     }
 
     /// Send it a signal by number, real-time signals too; a process that has already ended is fine.
@@ -219,9 +236,10 @@ mod tests {
         let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         assert!(started(pid).unwrap() >= started(i32::try_from(std::process::id()).unwrap()).unwrap());
+        assert!(!PidFd::open(child.id()).unwrap().wait(Duration::from_millis(20)).unwrap());
         PidFd::open(child.id()).unwrap().send(34).unwrap();
         let ended = PidFd::open(child.id()).unwrap();
-        nix::poll::poll(&mut [nix::poll::PollFd::new(ended.as_fd(), nix::poll::PollFlags::POLLIN)], 10_000u16).unwrap();
+        assert!(ended.wait(Duration::from_secs(10)).unwrap());
         assert_eq!(started(pid), None, "it has ended, though nobody has waited for it");
         ended.send(9).unwrap();
         child.wait().unwrap();

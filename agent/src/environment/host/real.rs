@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, bail};
 use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
-use lodge_network::LinkSpec;
+use lodge_network::{LinkSpec, Presence};
 
 use super::{Action, Container, Found, Host, Progress, StepError, TaskDone};
 pub use container::CRUN_ROOT;
@@ -60,7 +60,11 @@ type DiskLock = Arc<Mutex<()>>;
 impl Real {
     /// A node that has the share there (`paths::SHARE`, or `paths::SHARE_DATA` where it serves the share itself).
     pub fn new(share: impl Into<PathBuf>, node: NodeId, boot: BootId) -> Self {
-        Self::with(Layout::of_node(share.into()), node, boot)
+        let layout = Layout::of_node(share.into());
+        if let Err(error) = template::remove_leftovers(&layout.cache) {
+            tracing::warn!("{error:#}");
+        }
+        Self::with(layout, node, boot)
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
@@ -85,7 +89,7 @@ impl Real {
 
     fn attach_link(&self, order: &Assignment) -> Result<()> {
         let Some(pid) = self.init_of(order.id).map(|init| init.pid) else { bail!("it has no namespaces yet") };
-        if !lodge_network::list()?.contains(&order.id) {
+        if lodge_network::look(order.id)? == Presence::No {
             let addresses: Vec<_> = order.addresses.iter().map(|address| address.ip).collect();
             let taken = lodge_network::probe(&addresses).context("asking who has its addresses")?;
             if let Some(taken) = taken.first() {

@@ -109,17 +109,28 @@ impl Real {
 
     /// A signal to its init; none there is fine.
     pub(super) fn signal(&self, id: EnvironmentId, signal: i32) -> Result<()> {
-        let Some(init) = self.init_of(id) else { return Ok(()) };
-        let Ok(process) = PidFd::open(init.pid.unsigned_abs()) else { return Ok(()) };
-        // Looked at again: now the descriptor names one process for ever.
-        if self.init_of(id) == Some(init) { process.send(signal) } else { Ok(()) }
+        self.open_init(id).map_or(Ok(()), |init| init.send(signal))
+    }
+
+    /// Its init, while it lives, as something that stays the same process.
+    fn open_init(&self, id: EnvironmentId) -> Option<PidFd> {
+        let init = self.init_of(id)?;
+        let process = PidFd::open(init.pid.unsigned_abs()).ok()?;
+        // Looked at again: now the descriptor names it for ever.
+        (self.init_of(id) == Some(init)).then_some(process)
     }
 
     /// Everything in it ends now.
     pub(super) fn kill(&self, id: EnvironmentId) -> Result<()> {
         let cgroup = self.layout.cgroup(id);
         cgroup.kill()?;
-        self.signal(id, nix::libc::SIGKILL)?;
+        if let Some(init) = self.open_init(id) {
+            init.send(nix::libc::SIGKILL)?;
+            // All processes of its namespace end before it does.
+            if !init.wait(KILL_LIMIT)? {
+                bail!("its init does not end: its processes wait for the share");
+            }
+        }
         if cgroup.wait_empty(KILL_LIMIT)? {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use lodge_model::environment::order::{TemplateRef, Usage};
 use lodge_model::ids::EnvironmentId;
+use lodge_network::Presence;
 use lodge_sys::loopdev;
 use lodge_sys::mount::mounts;
 use nix::sys::statvfs::statvfs;
@@ -35,7 +36,7 @@ impl Real {
         let loops = self.loops_of(id)?;
         let mounted = self.mounted(id)?;
         let container = self.container(id);
-        let link = lodge_network::list()?.contains(&id);
+        let link = lodge_network::look(id)? != Presence::No;
         let disk = match (loops.first(), notes.read(Note::Checked)) {
             (None, _) => Disk::No,
             (Some(device), _) if is_blank(device) => Disk::Blank,
