@@ -64,6 +64,8 @@ programs! {
     FsckFat = "/usr/sbin/fsck.fat",
     /// The installer, in the initrd.
     Installer = "/usr/lib/lodge/installer",
+    /// Shows an environment its own share of the machine below /proc.
+    Lxcfs = "/usr/bin/lxcfs",
     /// Makes erofs.
     MkfsErofs = "/usr/bin/mkfs.erofs",
     /// Makes ext4.

@@ -10,6 +10,7 @@ const BARE: Service = Service {
     roles: &[],
     after: &[],
     ready: Ready::Started,
+    mounts: None,
     stop: None,
     uses_share: false,
     loud: false,
