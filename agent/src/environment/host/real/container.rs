@@ -29,8 +29,10 @@ const CRUN_LIMIT: Duration = Duration::from_secs(60);
 const KILL_LIMIT: Duration = Duration::from_secs(60);
 /// systemd's default of the greatest number of open files of a process.
 const OPEN_FILES: u64 = 524_288;
-/// What an environment's control group must be able to limit.
+/// What an environment's control group can limit.
 const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+/// What it must be able to limit.
+const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// An environment's init: the start time tells it from a later process with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,11 +176,13 @@ impl Real {
         }
         let dir = &self.layout.cgroups;
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        let refused = Cgroup::at(dir).delegate(&CONTROLLERS);
-        if refused.is_empty() {
-            return Ok(());
+        let above = dir.parent().map(Cgroup::at);
+        let refused: Vec<_> =
+            above.into_iter().chain([Cgroup::at(dir)]).flat_map(|group| group.delegate(&CONTROLLERS)).collect();
+        match refused.iter().find(|controller| NEEDED.contains(controller)) {
+            Some(controller) => bail!("the kernel does not let {} limit its environments' {controller}", dir.display()),
+            None => Ok(()),
         }
-        bail!("the control group {} has no say over {}", dir.display(), refused.join(", "))
     }
 
     fn node<'a>(&'a self, root: &'a std::path::Path) -> Node<'a> {

@@ -12,6 +12,7 @@ use lodge_sys::lock::{self, Locked};
 use lodge_sys::loopdev::{self, LoopDevice, Options};
 use lodge_sys::mount::mounts;
 use lodge_sys::program::Program;
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::layout::{LOWER, NEW_DISK, Note, PRIVATE, ROOT, private_dir, remove_file};
@@ -63,14 +64,22 @@ impl Real {
     }
 
     /// Its disk, open and locked; made where there is none.
-    fn lock_disk(&self, order: &Assignment) -> Result<File> {
+    fn lock_disk(&self, order: &Assignment) -> Result<File, StepError> {
         let (disk, new) = (self.layout.disk(order.id), self.layout.new_disk(order.id));
         if disk.exists() {
-            return lock_file(&disk);
+            return Ok(lock_file(&disk)?);
+        }
+        if !new.exists() && self.owner(order.id)?.is_some() {
+            // A blank disk in its place would hide the loss.
+            return Err(StepError::Refused(format!("its disk {} is gone from the share", disk.display())));
         }
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&new);
         drop(file.with_context(|| format!("making {}", new.display()))?);
         let file = lock_file(&new)?;
+        if disk.exists() {
+            remove_file(&new)?;
+            return Err(anyhow!("somebody else has made its disk at this moment").into());
+        }
         // Nothing that was begun on it is of use.
         let emptied = file.set_len(0).and_then(|()| file.set_len(order.disk)).and_then(|()| file.sync_all());
         emptied.with_context(|| format!("sizing {}", new.display()))?;
@@ -88,9 +97,14 @@ impl Real {
         let size = file.metadata().with_context(|| format!("looking at {}", new.display()))?.len();
         // An earlier try may have written: holes are zeros again.
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(&file, hole, 0, i64::try_from(size)?).with_context(|| format!("emptying {}", new.display()))?;
-        let options = ["-q", "-F", "-m", "0", "-e", "remount-ro", "-E", "nodiscard,assume_storage_prezeroed=1,root_owner=0:0"];
-        Program::MkfsExt4.call(options).arguments([&device.path]).run()?;
+        let zeroed = match fallocate(&file, hole, 0, i64::try_from(size)?) {
+            Ok(()) => "assume_storage_prezeroed=1",
+            Err(Errno::EOPNOTSUPP) => "assume_storage_prezeroed=0",
+            Err(error) => return Err(error).with_context(|| format!("emptying {}", new.display())),
+        };
+        let extended = format!("nodiscard,root_owner=0:0,{zeroed}");
+        let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-E", &extended]);
+        call.arguments([&device.path]).run()?;
         file.sync_all().with_context(|| format!("syncing {}", new.display()))?;
         fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
         sync_dir(&self.layout.on_share(id))?;

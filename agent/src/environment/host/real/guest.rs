@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use lodge_model::environment::order::Assignment;
-use lodge_model::ids::Digest;
+use lodge_model::ids::{Digest, EnvironmentId};
 use lodge_sys::idmap::with_file_owner;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ const RECORD: &str = "guest.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Record {
+    /// Whose disk it was: another one's when it was copied.
+    environment: Option<EnvironmentId>,
     /// Digest of each file, by path.
     files: BTreeMap<String, Digest>,
     /// Keys that were put into `authorized_keys`.
@@ -56,6 +58,13 @@ pub(super) fn write(private: &Path, root: &Path, order: &Assignment) -> Result<(
             fs::read(&record_path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = root.context("opening its root")?;
+        if record.environment.is_some_and(|before| before != order.id) {
+            // A copy must not be taken for the machine it was copied from.
+            let file = Wanted { dir: "etc", name: "machine-id", mode: 0o444, text: format!("{}\n", order.id.0.simple()) };
+            let written = open_dir(&root, file.dir).and_then(|dir| replace(&dir, file.name, file.mode, file.text.as_bytes()));
+            written.unwrap_or_else(|error| tracing::warn!("environment {}: writing {}: {error:#}", order.name, file.path()));
+        }
+        record.environment = Some(order.id);
         for file in wanted(order) {
             if let Err(error) = write_one(&root, &file, &mut record) {
                 tracing::warn!("environment {}: writing {}: {error:#}", order.name, file.path());

@@ -15,6 +15,7 @@ use lodge_model::ids::Digest;
 use lodge_sys::loopdev::{self, Options};
 use lodge_sys::mount::{is_mounted, mounts, unmount};
 use lodge_sys::tree::{Tree, Trust};
+use nix::sys::statvfs::statvfs;
 use sha2::{Digest as _, Sha256};
 
 use super::disk::sync_dir;
@@ -22,6 +23,8 @@ use super::layout::{private_dir, remove_file};
 use super::{Progress, Real};
 
 const PIECE: usize = 1 << 20;
+/// Bytes of the state partition that templates leave to others.
+const SPARE: u64 = 256 << 20;
 
 impl Real {
     /// Copy a template into the cache, unless it is there.
@@ -31,6 +34,7 @@ impl Real {
             return Ok(());
         }
         private_dir(&self.layout.cache)?;
+        self.make_room(template.size)?;
         let source = self.layout.share.join(share::template(&template.digest));
         // Two environments may fetch the same one at once.
         let temporary = tempfile::Builder::new().prefix(".fetch-").tempfile_in(&self.layout.cache);
@@ -46,6 +50,31 @@ impl Real {
         copy().with_context(|| format!("copying template {}", source.display()))?;
         temporary.persist(&target).map_err(|error| error.error).with_context(|| format!("making {}", target.display()))?;
         sync_dir(&self.layout.cache)
+    }
+
+    /// Remove templates that nothing uses, the oldest first, until there is room for so many bytes, or none is left to remove.
+    fn make_room(&self, bytes: u64) -> Result<()> {
+        let cache = &self.layout.cache;
+        let free = || -> Result<u64> {
+            let found = statvfs(cache).with_context(|| format!("looking at {}", cache.display()))?;
+            Ok(found.blocks_available() * found.fragment_size())
+        };
+        if free()? > bytes + SPARE {
+            return Ok(());
+        }
+        let entries = fs::read_dir(cache).with_context(|| format!("listing {}", cache.display()))?;
+        let used: Vec<PathBuf> = loopdev::list()?.into_iter().map(|device| device.backing).collect();
+        let idle = entries.flatten().filter(|entry| is_image(&entry.path()) && !used.contains(&entry.path()));
+        let mut idle: Vec<_> = idle.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+        idle.sort();
+        for (_, image) in idle {
+            if free()? > bytes + SPARE {
+                break;
+            }
+            tracing::info!("removing {} from the cache to make room", image.display());
+            remove_file(&image)?;
+        }
+        Ok(())
     }
 
     /// Whether a template is in the cache, whole: it was checked before it got its name.
@@ -113,6 +142,10 @@ fn copy_with_digest(mut from: impl Read, mut to: &File, expected: u64, progress:
         progress.percent(percent(done, expected));
     }
     Ok((Digest::from_digest(hash.finalize().into()), done))
+}
+
+fn is_image(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "erofs")
 }
 
 /// 0 to 100.

@@ -75,8 +75,8 @@ fn keys_are_added_once_and_removed_ones_stay_away() {
     let (root, mut record) = (root_of(dir.path()), Record::default());
     let path = dir.path().join("root/.ssh/authorized_keys");
     let (ann, bob) = ("ssh-ed25519 AAAA ann".to_owned(), "ssh-ed25519 BBBB bob".to_owned());
-    write_keys(&root, &[ann.clone()], &mut record).unwrap();
-    write_keys(&root, &[ann.clone()], &mut record).unwrap();
+    write_keys(&root, std::slice::from_ref(&ann), &mut record).unwrap();
+    write_keys(&root, std::slice::from_ref(&ann), &mut record).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("{ann}\n"));
     // The user removes the key, adds one of her own without an end of line, and a new one is ordered.
     fs::write(&path, "own").unwrap();

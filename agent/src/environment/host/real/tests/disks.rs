@@ -48,6 +48,9 @@ fn one_node_has_a_disk_whatever_others_are_told() {
         twice(&second, id, &Action::Hold(Assignment { epoch: 4, ..next }.into()));
         assert!(device.is_some() && second.owner(id).unwrap().unwrap() == second.record(id, 4));
         twice(&second, id, &Action::Release { epoch: 4 });
+        // A disk that is lost is not replaced by a blank one.
+        fs::remove_file(second.layout.disk(id)).unwrap();
+        assert!(refused(&second, id, &Action::Hold(Assignment { epoch: 5, ..order.clone() }.into())).contains("is gone"));
     });
 }
 
@@ -105,6 +108,9 @@ fn snapshots_go_back_and_copies_stand_alone() {
         assert!(refused(task(snapshot("one"))).contains("no directory"));
         bring_up(&node, &order);
         let file = node.layout.on_node(id).join("root/var/file");
+        super::super::guest::write(&node.layout.on_node(id).join("private"), &node.layout.on_node(id).join("root"), &order)
+            .unwrap();
+        assert!(!node.layout.on_node(id).join("root/etc/machine-id").exists());
         let write = |text: &str| lodge_sys::idmap::with_file_owner(order.id_base, || Ok(fs::write(&file, text)?)).unwrap();
         write("one");
         let done = task(snapshot("one")).unwrap();
@@ -135,6 +141,13 @@ fn snapshots_go_back_and_copies_stand_alone() {
         task(TaskKind::RemoveSnapshot { environment: id, snapshot: "one".into() }).unwrap();
         let copied = Assignment { id: copy, ..order.clone() };
         assert_eq!(content(&node, &copied), "two");
+        twice(&node, copy, &Action::Hold(copied.clone().into()));
+        twice(&node, copy, &Action::Mount(copied.clone().into()));
+        let (private, root) = (node.layout.on_node(copy).join("private"), node.layout.on_node(copy).join("root"));
+        super::super::guest::write(&private, &root, &copied).unwrap();
+        let machine = fs::read_to_string(root.join("etc/machine-id")).unwrap();
+        assert_eq!(machine.trim(), copy.0.simple().to_string(), "a copy is another machine");
+        let_go(&node, &copied);
         twice(&node, id, &Action::Destroy { epoch: 1 });
         assert!(!node.layout.on_share(id).exists() && node.layout.on_share(copy).exists());
         let remove = TaskKind::RemoveTemplate { digest: order.template.digest.clone() };
