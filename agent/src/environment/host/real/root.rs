@@ -92,7 +92,15 @@ fn overlay(lower: &Path, private: &Path) -> Result<Tree> {
     }
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let (lower, upper, work) = (text(lower), text(&upper), text(&work));
-    let options =
-        [("lowerdir", lower.as_str()), ("upperdir", &upper), ("workdir", &work), ("redirect_dir", "on"), ("index", "off")];
+    // The source is what `df` shows inside.
+    let source = ("source", "lodge");
+    let options = [
+        source,
+        ("lowerdir", lower.as_str()),
+        ("upperdir", &upper),
+        ("workdir", &work),
+        ("redirect_dir", "on"),
+        ("index", "off"),
+    ];
     Tree::new("overlay", &options, false, Trust::SetId)
 }

@@ -81,10 +81,14 @@ impl Site {
 
     /// A node of this number.
     fn node(&self, number: u128) -> Real {
-        let own = self.dir.path().join(format!("node{number}"));
+        Self::node_in(self.dir.path(), number)
+    }
+
+    fn node_in(dir: &Path, number: u128) -> Real {
+        let own = dir.join(format!("node{number}"));
         fs::create_dir_all(own.join("run")).unwrap();
         let layout = Layout {
-            share: self.dir.path().join("share"),
+            share: dir.join("share"),
             run: own.join("run/environments"),
             template_mounts: own.join("run/templates"),
             cache: own.join("cache"),
@@ -98,6 +102,10 @@ impl Site {
     }
 
     fn order(&self, epoch: u64) -> Assignment {
+        Self::order_of(self.template.clone(), epoch)
+    }
+
+    fn order_of(template: TemplateRef, epoch: u64) -> Assignment {
         // No two tests have the same one: consoles are found by id.
         let id = EnvironmentId(Uuid::new_v4());
         Assignment {
@@ -106,7 +114,7 @@ impl Site {
             epoch,
             boot: BootId(Uuid::from_u128(1)),
             want: Want::Running,
-            template: self.template.clone(),
+            template,
             disk: 64 * MIB,
             memory: 64 * MIB,
             cpu_millis: 500,
@@ -181,6 +189,7 @@ says() { if "$@" > /dev/null 2>&1; then echo yes; else echo no; fi; }
     echo "tmpfs $(says mount -t tmpfs none /tmp)"
     echo "device $(says mknod /var/sda b 8 0)"
     echo "null $(says cat /dev/null)"
+    echo "fuse $(says sh -c ': < /dev/fuse')"
     echo "dmesg $(says dmesg)"
     echo "kcore $(says cat /proc/kcore)"
     echo "clock $(says sh -c 'echo 1 > /proc/sys/kernel/sysrq')"

@@ -37,6 +37,7 @@ fn an_environment_starts_sees_only_itself_and_leaves_nothing() {
         assert_eq!((said("id"), said("hostname"), said("container")), ("0".into(), "web1".into(), "lodge".into()), "{text}");
         assert_eq!(said("map").split_whitespace().collect::<Vec<_>>(), ["0", &order.id_base.to_string(), "65536"]);
         assert_eq!((said("tmpfs"), said("null")), ("yes".into(), "yes".into()), "{text}");
+        assert_eq!(said("fuse") == "yes", Path::new("/dev/fuse").exists(), "{text}");
         for forbidden in ["device", "dmesg", "kcore", "clock"] {
             assert_eq!(said(forbidden), "no", "{text}");
         }
@@ -106,6 +107,28 @@ fn what_an_agent_that_was_killed_left_is_found_and_taken_down() {
         let_go(&other, &order);
         let _ = fs::remove_file(console_of(order.id));
     });
+}
+
+/// On plain files: this machine's control groups may be of the older kind.
+#[test]
+fn limits_are_changed_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let order = Site::order_of(TemplateRef { digest: Digest::from_digest([0; 32]), size: 0, meta: TemplateMeta::default() }, 1);
+    let node = Site::node_in(dir.path(), 1);
+    let group = node.layout.cgroups.join(order.id.to_string());
+    fs::create_dir_all(&group).unwrap();
+    let limits = Limits { memory: 96 * MIB, cpu_millis: 1500, tasks_max: 77 };
+    node.perform(order.id, &Action::SetLimits(limits), &Silent).unwrap();
+    let file = |name: &str| fs::read_to_string(group.join(name)).unwrap();
+    assert_eq!(
+        (file("memory.max"), file("cpu.max"), file("pids.max")),
+        ("100663296".into(), "150000 100000".into(), "77".into())
+    );
+    assert_eq!(file("cpu.weight"), "59");
+    fs::write(group.join("memory.events"), "low 0\noom_kill 3\noom_group_kill 0\n").unwrap();
+    let found = node.look(order.id, None).unwrap();
+    assert_eq!((found.limits, found.oom_kills), (Some(limits), 3));
+    assert!(found.left.contains(&"control group".to_owned()));
 }
 
 #[test]
