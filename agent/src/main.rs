@@ -16,6 +16,7 @@ mod identity;
 mod init;
 mod join;
 mod login1;
+mod machine1;
 mod moments;
 mod network;
 mod ready;

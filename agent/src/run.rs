@@ -18,6 +18,7 @@ use crate::identity::{self, Files, Identity, Standing};
 use crate::join;
 use crate::login1::Service;
 use crate::login1::locks::{self, Locks};
+use crate::machine1;
 use crate::moments::{self, Moments};
 use crate::reconcile::World;
 use crate::reconcile::plan::Report;
@@ -47,7 +48,7 @@ struct Ends {
     silent: watch::Receiver<bool>,
 }
 
-/// The bus object and init's announcements; neither ever ends.
+/// The bus objects and init's announcements; none of them ever ends.
 fn follow_shutdown(locks: Arc<Locks>, center: watch::Receiver<Option<Center>>) -> Ends {
     let (going_down, is_going_down) = watch::channel(false);
     let (leaving_sender, leaving) = watch::channel(None);
@@ -55,6 +56,7 @@ fn follow_shutdown(locks: Arc<Locks>, center: watch::Receiver<Option<Center>>) -
     let (silent_sender, silent) = watch::channel(false);
     let init = Path::new(paths::INIT_SOCKET).to_owned();
     tokio::spawn(Service { locks: Arc::clone(&locks), going_down: is_going_down, init: init.clone() }.run());
+    tokio::spawn(machine1::run(environments.clone()));
     let shutdown = Shutdown { init, locks, going_down, leaving: leaving_sender, environments, silent: silent_sender, center };
     tokio::spawn(shutdown.run());
     Ends { leaving, environments: reports, silent }

@@ -1,5 +1,5 @@
 //! The agent's talk with the center: register, then one heartbeat after the other. The answers are orders; what is reported is
-//! whatever the reconciler said last.
+//! whatever the reconciler and the keeper of environments said last.
 //!
 //! The center holds a heartbeat while it has no news, so that orders arrive at once. When the center is away the node goes on as it
 //! is; the pauses between tries stay short, so that the node is `ready` again soon after the center is back.
@@ -299,6 +299,7 @@ fn kernel() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lodge_model::environment::order::{Report as EnvironmentReport, State, Usage};
 
     #[test]
     fn orders_older_than_the_newest_are_refused_even_after_a_restart() {
@@ -322,6 +323,35 @@ mod tests {
         assert!(tokio::time::timeout(soon, urgent(&mut receiver, &told)).await.is_err());
         sender.send_replace(report(ShareHealth::Failed { error: "frozen".into() }));
         tokio::time::timeout(Duration::from_secs(5), urgent(&mut receiver, &told)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_environment_that_changes_does_not_wait_for_the_next_beat() {
+        let report = |state, memory| Reports {
+            environments: vec![environment_report(state, memory)],
+            is_kept: true,
+            ..Reports::default()
+        };
+        let told = report(State::Stopping, 1);
+        let (sender, mut receiver) = watch::channel(told.clone());
+        let soon = Duration::from_millis(20);
+        sender.send_replace(report(State::Stopping, 2));
+        assert!(tokio::time::timeout(soon, urgent_of_environments(&mut receiver, &told)).await.is_err());
+        sender.send_replace(report(State::Released, 2));
+        tokio::time::timeout(Duration::from_secs(5), urgent_of_environments(&mut receiver, &told)).await.unwrap();
+    }
+
+    fn environment_report(state: State, memory: u64) -> EnvironmentReport {
+        EnvironmentReport {
+            id: "00000000-0000-0000-0000-000000000005".parse().unwrap(),
+            epoch: 1,
+            state,
+            problem: String::new(),
+            usage: Some(Usage { memory, ..Usage::default() }),
+            starts: 0,
+            last_exit: String::new(),
+            restarts_done: 0,
+        }
     }
 
     #[test]

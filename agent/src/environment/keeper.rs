@@ -18,7 +18,7 @@ use lodge_model::ids::EnvironmentId;
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::watch;
 
-use super::report::Reports;
+use super::report::{Reports, Running};
 use super::tasks::{self, Import, Tasks};
 use super::worker::{Event, Message, Surroundings, Worker};
 use crate::durable;
@@ -87,11 +87,10 @@ impl Keeper {
         }
         loop {
             tokio::select! {
-                changed = wakers.orders.changed() => {
-                    changed.context("waiting for orders")?;
-                    let orders = wakers.orders.borrow_and_update().clone();
-                    self.ordered(orders).await?;
-                }
+                // Words of workers first: an end is told only to the worker that is known to have that init.
+                biased;
+                Some(event) = wakers.events.recv() => self.heard(event)?,
+                Some(pid) = wakers.exits.recv() => self.wake(pid),
                 changed = wakers.leaving.changed() => {
                     changed.context("waiting for the node to go down")?;
                     let leaving = *wakers.leaving.borrow_and_update();
@@ -103,8 +102,11 @@ impl Keeper {
                         self.hands.values_mut().for_each(|hand| hand.send(Message::ShareBack));
                     }
                 }
-                Some(pid) = wakers.exits.recv() => self.wake(pid),
-                Some(event) = wakers.events.recv() => self.heard(event)?,
+                changed = wakers.orders.changed() => {
+                    changed.context("waiting for orders")?;
+                    let orders = wakers.orders.borrow_and_update().clone();
+                    self.ordered(orders).await?;
+                }
             }
             self.publish();
         }
@@ -138,9 +140,14 @@ impl Keeper {
         Ok(())
     }
 
+    /// What is found on the node. What cannot be looked for now is looked for with the next orders.
     async fn found(&self) -> Result<BTreeSet<EnvironmentId>> {
         let host = Arc::clone(&self.around.host);
-        tokio::task::spawn_blocking(move || host.list()).await.context("waiting for a thread")?
+        let found = tokio::task::spawn_blocking(move || host.list()).await.context("waiting for a thread")?;
+        Ok(found.unwrap_or_else(|error| {
+            tracing::warn!("looking for environments on this node: {error:#}");
+            BTreeSet::new()
+        }))
     }
 
     /// Everything is taken down by then, also what is found and not known.
@@ -204,6 +211,7 @@ impl Keeper {
         let reports = Reports {
             environments: self.hands.values().filter_map(|hand| hand.report.clone()).collect(),
             tasks: self.tasks.reports(),
+            running: self.hands.iter().filter_map(|(id, hand)| hand.running(*id)).collect(),
             is_kept: true,
             all_gone,
         };
@@ -212,6 +220,13 @@ impl Keeper {
 }
 
 impl Hand {
+    fn running(&self, id: EnvironmentId) -> Option<Running> {
+        let State::Running { since } = self.report.as_ref()?.state else { return None };
+        let order = self.order.as_ref()?;
+        let addresses = order.addresses.iter().map(|address| address.ip).collect();
+        Some(Running { id, name: order.name.clone(), init: self.init?, since, addresses })
+    }
+
     fn order(&mut self, order: Option<Assignment>) {
         if self.sent == 0 || self.order != order {
             self.order.clone_from(&order);

@@ -1,6 +1,9 @@
 //! What the heartbeats say of environments and tasks, and which news do not wait for the next ordinary beat.
 
+use std::net::IpAddr;
+
 use lodge_model::environment::order::{Report, State, TaskOutcome, TaskReport};
+use lodge_model::ids::EnvironmentId;
 
 /// Everything there is to say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -9,10 +12,27 @@ pub struct Reports {
     pub environments: Vec<Report>,
     /// Tasks.
     pub tasks: Vec<TaskReport>,
+    /// Those that run, for this node's own system bus.
+    pub running: Vec<Running>,
     /// Somebody looks after environments.
     pub is_kept: bool,
     /// The node goes down, and nothing of any environment is left on it.
     pub all_gone: bool,
+}
+
+/// One that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Which.
+    pub id: EnvironmentId,
+    /// Its name.
+    pub name: String,
+    /// Its init.
+    pub init: i32,
+    /// Seconds since 1970 of its start.
+    pub since: i64,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Reports {
@@ -41,6 +61,7 @@ impl Reports {
         Reports {
             environments: self.environments.iter().map(environment).collect(),
             tasks: self.tasks.iter().map(task).collect(),
+            running: self.running.clone(),
             is_kept: self.is_kept,
             all_gone: self.all_gone,
         }
@@ -51,7 +72,7 @@ impl Reports {
 mod tests {
     use super::*;
     use lodge_model::environment::order::Usage;
-    use lodge_model::ids::{EnvironmentId, TaskId};
+    use lodge_model::ids::TaskId;
     use uuid::Uuid;
 
     #[test]
@@ -70,6 +91,7 @@ mod tests {
         let reports = |state, memory, outcome| Reports {
             environments: vec![report(state, memory)],
             tasks: vec![task(outcome)],
+            running: Vec::new(),
             is_kept: true,
             all_gone: false,
         };

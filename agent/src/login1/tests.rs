@@ -85,7 +85,8 @@ async fn node() -> Option<Node> {
     Some(node)
 }
 
-fn start_bus(dir: &Path) -> Option<(Child, Address)> {
+/// A bus of its own; `None`, and why on standard error, where there is no `dbus-daemon`.
+pub fn start_bus(dir: &Path) -> Option<(Child, Address)> {
     let config = dir.join("bus.conf");
     let text = format!(
         r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
