@@ -84,11 +84,13 @@ pub async fn run(setting: Setting) -> Result<()> {
         has_share: has_share(&setting.share),
         fetching: Arc::default(),
     };
+    let sessions = session::serve(setting.center.clone(), setting.orders.clone(), session::Node::here());
     let import = import::into_share(&setting.share, setting.center, Handle::current());
     let keeper = Keeper::new(around, import, &Kept::default(), setting.reports)?;
     let wakers = Wakers { orders: setting.orders, leaving: setting.leaving, share: setting.is_share_well, exits, events };
     tokio::select! {
         ended = keeper.run(wakers) => ended,
+        ended = sessions => ended,
         ended = exits::follow(Path::new(paths::INIT_SOCKET).to_owned(), told, ended) => ended.map(|never| match never {}),
     }
 }
