@@ -16,7 +16,7 @@ use ring::digest;
 use tar::{EntryType, Header};
 
 use crate::{
-    archive, image_path, pax,
+    PARTIAL, archive, image_path, pax,
     tree::{Kind, Node, Tree},
 };
 
@@ -144,6 +144,3 @@ pub fn place(image: &Path, target: &Path) -> Result<(Digest, u64)> {
     };
     copy().with_context(|| format!("copying the image to {}", target.display()))
 }
-
-/// How the names of images begin that are still being copied.
-pub const PARTIAL: &str = ".import-";

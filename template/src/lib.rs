@@ -23,6 +23,7 @@ use std::{
     fs,
     io::Read,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -90,7 +91,9 @@ fn import_with(order: Import<'_>, progress: &mut dyn FnMut(u8), mkfs: &image::Mk
     for dir in [order.work, order.target] {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
-    let work = tempfile::Builder::new().prefix("import-").tempdir_in(order.work);
+    sweep(order.work, PARTIAL, SystemTime::now());
+    sweep(order.target, PARTIAL, SystemTime::now());
+    let work = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(order.work);
     let work = work.with_context(|| format!("making a directory in {}", order.work.display()))?;
     let (size, limits, digest) = (order.size, order.limits, order.digest);
     let mut told = |read: u64| progress(part(read, size, 0, 60));
@@ -117,6 +120,24 @@ fn import_with(order: Import<'_>, progress: &mut dyn FnMut(u8), mkfs: &image::Mk
     let (digest, size) = image::place(&made, order.target)?;
     progress(100);
     Ok(TemplateRef { digest, size, meta })
+}
+
+/// How the names of everything begin that is not finished.
+const PARTIAL: &str = ".import-";
+/// No import takes that long: what is older was left by one that was cut off with its machine.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
+/// Remove what imports have left that were cut off. Others may be at work in the same directory, so age decides; what cannot be removed
+/// only takes room.
+fn sweep(dir: &Path, prefix: &str, now: SystemTime) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| now.duration_since(time).ok());
+        if is_ours && age.is_some_and(|age| age > ABANDONED) {
+            let path = entry.path();
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
+    }
 }
 
 /// A percentage between two others.

@@ -252,6 +252,20 @@ fn the_same_again_keeps_the_image_and_removing_it_twice_is_no_error() {
 }
 
 #[test]
+fn what_was_cut_off_long_ago_is_swept_away_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(".import-dir")).unwrap();
+    for name in [".import-dir/root.tar", ".import-file", "aa.erofs"] {
+        fs::write(dir.path().join(name), "x").unwrap();
+    }
+    let names = || fs::read_dir(dir.path()).unwrap().count();
+    sweep(dir.path(), PARTIAL, SystemTime::now());
+    assert_eq!(names(), 3, "others may be at work");
+    sweep(dir.path(), PARTIAL, SystemTime::now() + 2 * ABANDONED);
+    assert_eq!(names(), 1);
+}
+
+#[test]
 fn names_that_mean_other_files_are_refused() {
     let expect = |words: &str, add: fn(Tar) -> Tar| {
         let error = refused_entry(add);

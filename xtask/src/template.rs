@@ -99,3 +99,35 @@ fn write_sources(extra: &Path, sources: Option<&str>) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lodge_model::environment::order::TemplateMeta;
+
+    use super::*;
+
+    fn read(name: Name, path: &str) -> String {
+        fs::read_to_string(image::source_dir().join("templates").join(name.text()).join(path)).unwrap()
+    }
+
+    #[test]
+    fn every_template_says_what_a_node_must_know() {
+        for name in Name::value_variants() {
+            let meta: TemplateMeta = toml::from_str(&read(*name, "mkosi.extra/lodge-template.toml")).unwrap();
+            assert!(meta.movable && !meta.description.is_empty(), "{name:?}");
+        }
+        let tiny: TemplateMeta = toml::from_str(&read(Name::Tiny, "mkosi.extra/lodge-template.toml")).unwrap();
+        assert_eq!(tiny.stop_signal, nix::sys::signal::Signal::SIGPWR as i32);
+        assert!(read(Name::Tiny, "mkosi.extra/etc/inittab").lines().any(|line| line.starts_with("pf::powerfail:")));
+    }
+
+    #[test]
+    fn host_keys_never_come_with_a_template_and_passwords_never_let_root_in() {
+        for name in Name::value_variants() {
+            assert!(read(*name, "mkosi.conf").contains("\n    /etc/ssh/ssh_host_*\n"), "{name:?}");
+            assert!(
+                read(*name, "mkosi.extra/etc/ssh/sshd_config.d/lodge.conf").contains("\nPermitRootLogin prohibit-password\n")
+            );
+        }
+    }
+}
