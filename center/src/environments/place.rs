@@ -126,7 +126,10 @@ pub fn choose(rooms: &[Room], demand: &Demand) -> Result<usize, String> {
     for (at, room) in rooms.iter().enumerate() {
         match refusal(room, demand) {
             Some(refusal) => refusals.push((refusal, room)),
-            None => best = best.min(Some((rank(room, demand), at))).or(Some((rank(room, demand), at))),
+            None => {
+                let this = (rank(room, demand), at);
+                best = Some(best.map_or(this, |best| best.min(this)));
+            }
         }
     }
     best.map(|(_, at)| at).ok_or_else(|| explain(&refusals, demand))
@@ -149,25 +152,45 @@ fn rank(room: &Room, demand: &Demand) -> Rank {
 fn refusal(room: &Room, demand: &Demand) -> Option<Refusal> {
     let environment = demand.environment;
     let spec = &environment.spec;
-    let gave_back = environment.given_back.as_ref().is_some_and(|given| {
+    let runs = !demand.removal;
+    Some(if !room.is_worker {
+        Refusal::NotWorker
+    } else if runs && spec.node.as_ref().is_some_and(|name| *name != room.name) {
+        Refusal::NotWanted
+    } else if runs && lacks_label(room, environment) {
+        Refusal::Label
+    } else if !room.is_ready() {
+        Refusal::Unready(format!("{}: {}", room.name, room.unready))
+    } else if demand.only.is_some_and(|only| only != room.node) {
+        Refusal::Busy
+    } else if gave_back(room, demand) {
+        Refusal::GivenBack
+    } else if runs && has_group(room, environment) {
+        Refusal::Group
+    } else if runs && room.free() < spec.memory {
+        Refusal::Memory
+    } else if room.held.count >= PER_NODE {
+        Refusal::Full
+    } else if room.held.id_ranges.contains(&environment.id_range) {
+        Refusal::IdRange
+    } else {
+        return None;
+    })
+}
+
+fn lacks_label(room: &Room, environment: &Environment) -> bool {
+    environment.spec.node_labels.iter().any(|(key, value)| room.labels.get(key) != Some(value))
+}
+
+fn has_group(room: &Room, environment: &Environment) -> bool {
+    environment.spec.anti_affinity.as_ref().is_some_and(|group| room.held.groups.contains(group))
+}
+
+fn gave_back(room: &Room, demand: &Demand) -> bool {
+    demand.environment.given_back.as_ref().is_some_and(|given| {
         let since = demand.now.duration_since(given.at);
         given.node == room.node && since >= SignedDuration::ZERO && since < GIVEN_BACK_PAUSE
-    });
-    let lacks_label = spec.node_labels.iter().any(|(key, value)| room.labels.get(key) != Some(value));
-    let twice = spec.anti_affinity.as_ref().is_some_and(|group| room.held.groups.contains(group));
-    let checks = [
-        (!room.is_worker, Refusal::NotWorker),
-        (!demand.removal && spec.node.as_ref().is_some_and(|name| *name != room.name), Refusal::NotWanted),
-        (!demand.removal && lacks_label, Refusal::Label),
-        (!room.is_ready(), Refusal::Unready(format!("{}: {}", room.name, room.unready))),
-        (demand.only.is_some_and(|only| only != room.node), Refusal::Busy),
-        (gave_back, Refusal::GivenBack),
-        (!demand.removal && twice, Refusal::Group),
-        (!demand.removal && room.free() < spec.memory, Refusal::Memory),
-        (room.held.count >= PER_NODE, Refusal::Full),
-        (room.held.id_ranges.contains(&environment.id_range), Refusal::IdRange),
-    ];
-    checks.into_iter().find_map(|(holds, refusal)| holds.then_some(refusal))
+    })
 }
 
 /// The reasons of all nodes that were worth asking, the commonest kind first.

@@ -21,7 +21,7 @@ use crate::store::{EventDraft, Tx};
 
 /// Bring the world closer to what was asked for. While the center has not listened for long enough, silence means nothing (`listens`).
 pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(), Fault> {
-    let mut cluster = load(tx, world, listens, now)?;
+    let (mut cluster, nodes) = load(tx, world, listens, now)?;
     let environments = cluster.environments.clone();
     let tasks = cluster.tasks.clone();
     for id in settle(&mut cluster, now) {
@@ -39,18 +39,20 @@ pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(), 
             Some(_) => {}
         }
     }
-    refresh_orders(tx, &cluster)
+    refresh_orders(tx, &cluster, nodes)
 }
 
-/// Everything as it is now.
-pub fn load(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Cluster, Fault> {
+/// Everything as it is now, and the nodes' records.
+pub fn load(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(Cluster, Vec<Node>), Fault> {
     let environments = tx.list::<Environment>()?.into_iter().map(|environment| (environment.id, environment)).collect();
     let tasks = tx.list::<Task>()?.into_iter().map(|task| (task.id, task)).collect();
-    let mut rooms = Vec::new();
+    let (mut rooms, mut nodes) = (Vec::new(), Vec::new());
     for node in tx.list::<Node>()? {
-        rooms.extend(room(&Whole::of_node(tx, node)?, world, now));
+        let whole = Whole::of_node(tx, node)?;
+        rooms.extend(room(&whole, world, now));
+        nodes.extend(whole.node);
     }
-    Ok(Cluster { environments, tasks, rooms, listens })
+    Ok((Cluster { environments, tasks, rooms, listens }, nodes))
 }
 
 fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
@@ -136,7 +138,7 @@ fn remove(tx: &Tx, world: &World, environment: &Environment, now: Timestamp) -> 
     log(tx, environment, &format!("{} is destroyed", environment.spec.name), now)
 }
 
-fn refresh_orders(tx: &Tx, cluster: &Cluster) -> Result<(), Fault> {
+fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fault> {
     let mut assigned: BTreeMap<_, Vec<Assignment>> = BTreeMap::new();
     for environment in cluster.environments.values() {
         if let Some(assignment) = assignment(environment) {
@@ -147,11 +149,10 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster) -> Result<(), Fault> {
     for task in cluster.tasks.values().filter(|task| task.node.is_some()) {
         todo.entry(task.node).or_default().push(order::Task { id: task.id, what: task.what.clone() });
     }
-    for room in &cluster.rooms {
-        let holder = room.boot.map(|boot| (room.node, boot));
+    for mut node in nodes {
+        let holder = node.registered.as_ref().map(|registered| (node.id, registered.boot));
         let environments = assigned.remove(&holder).unwrap_or_default();
         let tasks = todo.remove(&holder).unwrap_or_default();
-        let Some(mut node) = tx.get::<Node>(&room.node)? else { continue };
         if orders::refresh_duties(&mut node, environments, tasks) {
             tx.put(&node)?;
             tx.wake();

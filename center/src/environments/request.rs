@@ -126,7 +126,7 @@ fn apply(spec: &mut Spec, change: &Change) {
 /// Its node must have the memory that it grows by: nothing is promised twice.
 fn check_room(tx: &Tx, world: &World, environment: &Environment, more: u64, now: Timestamp) -> Result<(), Fault> {
     let Some(place) = &environment.place else { return Ok(()) };
-    let mut cluster = reconcile::load(tx, world, true, now)?;
+    let (mut cluster, _) = reconcile::load(tx, world, true, now)?;
     cluster.count();
     let free = cluster.rooms.iter().find(|room| room.node == place.node).map_or(0, super::place::Room::free);
     if free >= more {

@@ -1,5 +1,7 @@
 //! Requests, reports and planning together, over a store and a clock that is set.
 
+mod agents;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
