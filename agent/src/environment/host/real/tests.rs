@@ -3,11 +3,11 @@
 
 mod disks;
 mod life;
+mod worker;
 
 use std::fs::{self, File};
-use std::io::{IoSliceMut, Read as _};
+use std::io::Read as _;
 use std::net::IpAddr;
-use std::os::fd::FromRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +19,6 @@ use lodge_model::environment::spec::Restart;
 use lodge_model::ids::{BootId, Digest, EnvironmentId, NodeId};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use sha2::Digest as _;
 use uuid::Uuid;
 
@@ -232,15 +231,7 @@ fn listen(id: EnvironmentId) -> Result<PathBuf> {
     std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         fs::remove_file(socket).unwrap();
-        let mut name = [0; 4096];
-        let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-        let mut pieces = [IoSliceMut::new(&mut name)];
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
-        let message = recvmsg::<()>(fd, &mut pieces, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
-        let Some(ControlMessageOwned::ScmRights(fds)) = message.cmsgs().unwrap().next() else { panic!("no console") };
-        // SAFETY: the kernel has just made this descriptor for us.
-        #[expect(unsafe_code)]
-        let mut console = unsafe { File::from_raw_fd(fds[0]) };
+        let mut console = File::from(lodge_sys::pty::receive(&stream).unwrap());
         let mut printed = Vec::new();
         let mut piece = [0; 1024];
         while let Ok(length @ 1..) = console.read(&mut piece) {
