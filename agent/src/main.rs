@@ -7,7 +7,6 @@
 mod backoff;
 mod channel;
 mod console;
-#[allow(dead_code, reason = "the host of environments calls it")]
 mod consoles;
 mod durable;
 mod environment;

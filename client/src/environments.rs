@@ -1,10 +1,12 @@
 //! Calls about environments, templates, address pools and users. Paths and bodies are documented in `lodge_model::environment::view`.
 
+use std::collections::BTreeMap;
+
 use futures_util::stream;
 use lodge_model::environment::spec::{Change, Spec};
 use lodge_model::environment::view::{
-    CloneOrder, EnvironmentView, Labels, Pool, PoolView, Quota, SnapshotOrder, SnapshotView, TemplateView, UserOrder,
-    UserToken, UserView,
+    CloneOrder, EnvironmentView, Labels, Pool, PoolView, SnapshotOrder, SnapshotView, TemplateView, UserOrder, UserToken,
+    UserView,
 };
 use lodge_model::timing;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -41,6 +43,9 @@ impl Power {
         }
     }
 }
+
+/// Changes to a quota, by the names of `view::Quota`: what is absent stays, `None` is no limit.
+pub type QuotaChange = BTreeMap<&'static str, Option<u64>>;
 
 /// A template on its way to the center.
 pub struct Upload<R, P> {
@@ -196,9 +201,14 @@ impl Center {
         self.post(&["users"], order).await
     }
 
-    /// `PATCH /users/{name}`: the whole new quota.
-    pub async fn set_quota(&self, name: &str, quota: &Quota) -> Result<(), Error> {
-        self.patch_only(&["users", name], quota).await
+    /// `PATCH /users/{name}`.
+    pub async fn change_quota(&self, name: &str, change: &QuotaChange) -> Result<(), Error> {
+        self.patch_only(&["users", name], change).await
+    }
+
+    /// `DELETE /users/{name}/tokens`.
+    pub async fn revoke_user_tokens(&self, name: &str) -> Result<(), Error> {
+        self.delete(&["users", name, "tokens"]).await
     }
 
     /// `DELETE /users/{name}`.

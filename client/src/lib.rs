@@ -20,7 +20,7 @@ mod ticket;
 
 pub use center::{Auth, Center};
 pub use download::Download;
-pub use environments::{Power, Upload};
+pub use environments::{Power, QuotaChange, Upload};
 pub use error::Error;
 pub use keys::{CsrPem, KeyPem, new_key_and_csr};
 pub use session::{Session, SessionReceiver, SessionSender};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::Confirm;
 use crate::amount::{parse_cpus, parse_size};
@@ -90,12 +90,20 @@ pub enum User {
     },
     /// Let somebody have environments. The token is shown once.
     Add(WithQuota),
-    /// Change what somebody may have. Limits that are left out are taken away.
-    Set(WithQuota),
+    /// Change what somebody may have. What is left out stays as it is; "none" takes a limit away.
+    Set(ChangeQuota),
     /// Make a new token; the others stay good.
     Token {
         /// The name.
         name: String,
+    },
+    /// Take back all tokens of somebody, for when one has been lost.
+    Revoke {
+        /// The name.
+        name: String,
+        /// What is asked before it is done.
+        #[command(flatten)]
+        confirm: Confirm,
     },
     /// Remove somebody who has no environment any more.
     Rm {
@@ -124,4 +132,35 @@ pub struct WithQuota {
     /// Processors of all of them.
     #[arg(long, value_parser = parse_cpus)]
     pub cpus: Option<u32>,
+}
+
+/// `lodge user set`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("limit").required(true).multiple(true).args(["environments", "memory", "disk", "cpus"]))]
+pub struct ChangeQuota {
+    /// The name.
+    pub name: String,
+    /// Greatest number of environments.
+    #[arg(long, value_parser = limit(|text| text.parse::<u64>().map_err(|_| format!("{text:?} is no number"))))]
+    pub environments: Option<Limit>,
+    /// Memory of all of them.
+    #[arg(long, value_parser = limit(parse_size))]
+    pub memory: Option<Limit>,
+    /// Disk of all of them.
+    #[arg(long, value_parser = limit(parse_size))]
+    pub disk: Option<Limit>,
+    /// Processors of all of them.
+    #[arg(long, value_parser = limit(|text| parse_cpus(text).map(u64::from)))]
+    pub cpus: Option<Limit>,
+}
+
+/// A limit, or that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Option<u64>);
+
+fn limit(parse: fn(&str) -> Result<u64, String>) -> impl Fn(&str) -> Result<Limit, String> + Clone + Send + Sync {
+    move |text| match text {
+        "none" => Ok(Limit(None)),
+        text => parse(text).map(|number| Limit(Some(number))),
+    }
 }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lodge_client::{Center, Upload};
+use lodge_client::{Center, QuotaChange, Upload};
 use lodge_model::environment::order::TaskOutcome;
 use lodge_model::environment::view::{self as model, Quota, UserOrder, UserToken};
 
-use crate::arguments::hosting::{AddPool, Import, Pool, Template, User, WithQuota};
+use crate::arguments::hosting::{AddPool, ChangeQuota, Import, Pool, Template, User, WithQuota};
 use crate::login::Login;
 use crate::out::{Out, Progress};
 use crate::view;
@@ -128,8 +128,15 @@ pub async fn user(center: &Center, command: User, login: &Login, out: &Out) -> R
             show_token(&token, login, out)
         }
         User::Set(asked) => {
-            center.set_quota(&asked.name, &quota(&asked)).await.with_context(|| format!("changing user {}", asked.name))?;
+            center.change_quota(&asked.name, &change(&asked)).await.with_context(|| format!("changing user {}", asked.name))?;
             out.done(&format!("user {} is changed", asked.name))
+        }
+        User::Revoke { name, confirm } => {
+            if !out.confirm(confirm, &format!("no token of user {name} counts any more"), true)? {
+                return Ok(());
+            }
+            center.revoke_user_tokens(&name).await.with_context(|| format!("taking back the tokens of {name}"))?;
+            out.done(&format!("no token of user {name} counts any more; `lodge user token {name}` makes a new one"))
         }
         User::Token { name } => {
             let token = center.mint_user_token(&name).await.with_context(|| format!("making a token for {name}"))?;
@@ -149,6 +156,13 @@ fn quota(asked: &WithQuota) -> Quota {
     Quota { environments: asked.environments, memory: asked.memory, disk: asked.disk, cpu_millis: asked.cpus }
 }
 
+/// Only what is asked for: what is absent stays.
+fn change(asked: &ChangeQuota) -> QuotaChange {
+    let given =
+        [("environments", asked.environments), ("memory", asked.memory), ("disk", asked.disk), ("cpu-millis", asked.cpus)];
+    given.into_iter().filter_map(|(name, limit)| Some((name, limit?.0))).collect()
+}
+
 fn show_token(token: &UserToken, login: &Login, out: &Out) -> Result<()> {
     let line = format!("lodge login {} --ca {} --token {}", login.url, login.ca, token.token);
     out.show(token, |_| view::user_token(token, &line))
@@ -157,6 +171,19 @@ fn show_token(token: &UserToken, login: &Login, out: &Out) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::{Arguments, Command};
+    use clap::Parser as _;
+
+    #[test]
+    fn only_the_limits_that_are_named_are_changed() {
+        let change = |line: &str| match Arguments::try_parse_from(line.split(' ')).unwrap().command {
+            Command::User(User::Set(asked)) => serde_json::to_value(change(&asked)).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let asked = change("lodge user set ann --memory 4G --disk none --cpus 0.5");
+        assert_eq!(asked, serde_json::json!({ "memory": 4_u64 << 30, "disk": null, "cpu-millis": 500 }));
+        assert!(Arguments::try_parse_from(["lodge", "user", "set", "ann"]).is_err());
+    }
 
     #[test]
     fn a_range_of_addresses_is_read_and_a_wrong_one_is_told() {
