@@ -276,20 +276,27 @@ pub async fn apply(center: &Center, asked: &Apply, out: &Out) -> Result<()> {
         return Ok(());
     }
     if changes > 0
-        && !out.confirm(Confirm { ..asked.confirm }, &format!("{changes} of {} are made or changed", steps.len()), true)?
+        && !out.confirm(
+            Confirm { ..asked.confirm },
+            &format!("{changes} of {} are to be made or changed", steps.len()),
+            true,
+        )?
     {
         return Ok(());
     }
+    let mut done = 0;
     for step in &steps {
+        let so_far = |doing: &str, name: &str| format!("{doing} {name}, after {done} of {changes} were done");
         match step {
             Step::Create { spec } => {
-                center.create_environment(spec).await.with_context(|| format!("creating {}", spec.name))?;
+                center.create_environment(spec).await.with_context(|| so_far("creating", &spec.name))?;
             }
             Step::Change { name, change, .. } => {
-                center.change_environment(name, change).await.with_context(|| format!("changing {name}"))?;
+                center.change_environment(name, change).await.with_context(|| so_far("changing", name))?;
             }
-            Step::Keep { .. } => {}
+            Step::Keep { .. } => continue,
         }
+        done += 1;
     }
     if asked.wait.wait {
         for step in &steps {
