@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lodge_model::environment::order::{Assignment, IDS};
@@ -18,9 +19,14 @@ use lodge_model::ids::EnvironmentId;
 use lodge_sys::idmap::{IdMap, IdRange, with_file_owner};
 use lodge_sys::mount::{mounts, unmount};
 use lodge_sys::tree::{Tree, Trust};
+use nix::errno::Errno;
 
 use super::Real;
 use super::layout::{LOWER, Note, PRIVATE, ROOT, private_dir};
+
+/// How often, and after which pause, an unmount is tried again while it is busy.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Real {
     /// Template, disk, overlay: what is mounted already stays.
@@ -52,7 +58,7 @@ impl Real {
         // The newest mount first. A mount may lie on top of another one.
         for target in mounts()?.into_iter().rev().map(|mount| mount.target) {
             if target.starts_with(self.layout.on_node(id)) {
-                unmount(&target)?;
+                unmount_idle(&target)?;
             }
         }
         self.unmount_idle_templates()
@@ -82,6 +88,18 @@ impl Real {
     pub(super) fn is_mounted(&self, id: EnvironmentId, name: &str) -> Result<bool> {
         Ok(self.mounted(id)?.iter().any(|mounted| mounted == name))
     }
+}
+
+/// Unmount what nobody uses any more. A process that another thread has just forked holds everything that is open here until it executes
+/// its program, and nobody tells when that is: such a moment is waited out.
+fn unmount_idle(target: &Path) -> Result<()> {
+    for _ in 0..BUSY_TRIES {
+        match unmount(target) {
+            Err(error) if error.downcast_ref() == Some(&Errno::EBUSY) => std::thread::sleep(BUSY_PAUSE),
+            ended => return ended,
+        }
+    }
+    unmount(target)
 }
 
 /// By the environment's own root: upper layer and work directory are made where they are not.
