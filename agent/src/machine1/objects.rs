@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use zbus::fdo;
 use zbus::interface;
 use zbus::object_server::SignalEmitter;
-use zbus::zvariant::{ObjectPath, OwnedObjectPath};
+use zbus::{ObjectPath, OwnedObjectPath};
 
 use super::path_of;
 use crate::environment::report::{Reports, Running};
