@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 use zbus::object_server::InterfaceRef;
-use zbus::{ObjectPath, OwnedObjectPath};
 use zbus::{Address, Connection, connection};
+use zbus::{ObjectPath, OwnedObjectPath};
 
 use crate::backoff::Backoff;
 use crate::environment::report::{Reports, Running};
