@@ -28,11 +28,11 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let made = hosting.create(&site.operator, &Wanted { name: "db1", memory: "96M", more: &[] })?;
     let first = made.node.context("db1 runs nowhere")?;
     let acknowledged = write_until_power_is_lost(site, &first)?;
-    let silent =
-        || Ok(site.operator.node(&first)?.node.state).map(|state| (state == lodge_model::api::NodeState::Silent).then_some(()));
-    ask_until(site.rack.host.scale(TAKEOVER), &format!("{first} silent in the center"), silent)?;
-    let waits = site.operator.environment("db1")?;
-    hold(waits.node.as_deref() == Some(&first) && waits.phase == Phase::Unknown, || {
+    let limit = site.rack.host.scale(TAKEOVER);
+    let waits = ask_until(limit, "db1 unknown because its node is silent", || {
+        Ok(Some(site.operator.environment("db1")?).filter(|db| db.phase == Phase::Unknown))
+    })?;
+    hold(waits.node.as_deref() == Some(&first) && waits.epoch == made.epoch, || {
         format!("db1 was taken from {first} without proof that it is off: {waits:?}")
     })?;
     site.operator.lodge(&["node", "confirm-off", &first, "--yes"])?;
