@@ -49,8 +49,9 @@ const KERNEL: [(Need, Mount<'static>); 8] = [
 const EFIVARS: Mount<'static> =
     Mount { source: "efivarfs", target: lodge_sys::efivar::DIR, fstype: "efivarfs", flags: NO_PROGRAMS, data: "" };
 
-/// Directories below /run that services put their sockets and files in.
-const RUN_DIRS: [&str; 4] = ["/run/lodge", "/run/dbus", "/run/udev", "/run/lock"];
+/// Directories below /run that services put their sockets and files in. The last is how programs of systemd know (sd_booted(3)) that
+/// there is a bus with its interfaces to ask; without it `machinectl` refuses to.
+const RUN_DIRS: [&str; 5] = ["/run/lodge", "/run/dbus", "/run/udev", "/run/lock", "/run/systemd/system"];
 
 /// Mount what the kernel offers, unless it is mounted already.
 pub fn mount_kernel_file_systems() -> Result<(), Failure> {
