@@ -135,8 +135,8 @@ impl Session {
             let phases = if all > memory.phases_told { phases } else { Vec::new() };
             let kept = self.environments.borrow_and_update().clone();
             let Report { share, generation, problem } = report.clone();
-            let Reports { environments, tasks, .. } = kept.clone();
-            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks };
+            let Reports { environments, tasks, warm, .. } = kept.clone();
+            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),

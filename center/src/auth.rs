@@ -29,6 +29,8 @@ pub struct Agent {
     pub node: NodeId,
     /// Its machine.
     pub machine: MachineId,
+    /// The certificate that it has shown, DER.
+    pub certificate: Arc<[u8]>,
 }
 
 /// An operator.
@@ -86,8 +88,9 @@ impl FromRequestParts<Arc<Center>> for Agent {
         let peer = parts.extensions.get::<Peer>().and_then(|peer| peer.0.clone()).ok_or_else(|| {
             Fault::unauthorized("this is for nodes: connect with the client certificate that the node was enrolled with")
         })?;
+        let certificate = Arc::clone(&peer.der);
         let known = center.store.transact(move |tx| flow::node::identify(tx, peer.node, &peer.certificate)).await?;
-        Ok(Self { node: known.id, machine: known.machine })
+        Ok(Self { node: known.id, machine: known.machine, certificate })
     }
 }
 

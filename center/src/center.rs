@@ -140,10 +140,16 @@ impl Center {
         loop {
             plans.mark_unchanged();
             let (world, now, listens) = (Arc::clone(&self.world), self.now(), Instant::now() >= listens_from);
-            if let Err(Fault::Internal(error)) = self.store.transact(move |tx| reconcile::run(tx, &world, listens, now)).await {
-                tracing::error!("planning environments: {error:#}");
-            }
-            let _ = timeout_at(Instant::now() + PLAN_PERIOD, plans.changed()).await;
+            let next = match self.store.transact(move |tx| reconcile::run(tx, &world, listens, now)).await {
+                Ok(next) => next.and_then(|next| Duration::try_from(next.duration_since(now)).ok()),
+                Err(Fault::Internal(error)) => {
+                    tracing::error!("planning environments: {error:#}");
+                    None
+                }
+                Err(Fault::Refused(..)) => None,
+            };
+            let pause = next.map_or(PLAN_PERIOD, |next| next.min(PLAN_PERIOD));
+            let _ = timeout_at(Instant::now() + pause, plans.changed()).await;
         }
     }
 

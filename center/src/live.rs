@@ -1,14 +1,14 @@
 //! What is only true of this process: when a node was last heard, which orders it has been told, what its environments use. Losing it
 //! costs one early answer a node, so it is not stored.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use lodge_model::environment::order::Usage;
-use lodge_model::ids::{BootId, EnvironmentId, NodeId};
+use lodge_model::ids::{BootId, Digest, EnvironmentId, NodeId};
 
 /// A sign of life that is newer than the stored one by this much is stored, too.
 pub const WRITE_AFTER: Duration = Duration::from_secs(10);
@@ -18,6 +18,7 @@ pub const WRITE_AFTER: Duration = Duration::from_secs(10);
 pub struct Live {
     nodes: Mutex<HashMap<NodeId, Seen>>,
     usages: Mutex<HashMap<EnvironmentId, Usage>>,
+    warm: Mutex<HashMap<NodeId, BTreeSet<Digest>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -54,6 +55,18 @@ impl Live {
     /// What an environment was last said to use.
     pub fn usage(&self, environment: EnvironmentId) -> Option<Usage> {
         self.usages.lock().unwrap_or_else(PoisonError::into_inner).get(&environment).cloned()
+    }
+
+    /// The templates that a node has fetched beforehand. Says whether that is news.
+    pub fn has_warm(&self, node: NodeId, digests: &[Digest]) -> bool {
+        let digests: BTreeSet<Digest> = digests.iter().cloned().collect();
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        warm.insert(node, digests.clone()).unwrap_or_default() != digests
+    }
+
+    /// The templates that a node was last said to have fetched beforehand.
+    pub fn warm(&self, node: NodeId) -> BTreeSet<Digest> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned().unwrap_or_default()
     }
 
     /// When a node was last heard: here, or as stored.

@@ -4,7 +4,8 @@
 //! when they came out different.
 
 use lodge_model::api::{Orders, ShareMount};
-use lodge_model::environment::order::{Assignment, Task};
+use lodge_model::drain::Leave;
+use lodge_model::environment::order::{Assignment, Task, TemplateRef};
 use lodge_model::ids::NodeId;
 use lodge_model::node::Role;
 
@@ -47,8 +48,7 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
     let serves = topology.share.as_ref().is_some_and(|(server, _)| *server == node.id);
     let former = node.orders.take();
     let generation = former.as_ref().map_or(0, |orders| orders.generation);
-    let (environments, tasks) =
-        former.as_ref().map(|orders| (orders.environments.clone(), orders.tasks.clone())).unwrap_or_default();
+    let Duties { environments, tasks, warm, leave } = former.as_ref().map(Duties::of).unwrap_or_default();
     let mut orders = Orders {
         generation,
         name: node.name.clone(),
@@ -59,6 +59,8 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
         environments,
         tasks,
         sessions: Vec::new(),
+        warm,
+        leave,
     };
     if former.as_ref() == Some(&orders) {
         node.orders = former;
@@ -69,11 +71,32 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
     true
 }
 
-/// Bring that part of a node's orders up to date that says what environments it has and what it does once. Says whether it changed.
-pub fn refresh_duties(node: &mut Node, environments: Vec<Assignment>, tasks: Vec<Task>) -> bool {
+/// That part of a node's orders that says what environments it has, what it does once, and what it prepares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Duties {
+    /// Environments.
+    pub environments: Vec<Assignment>,
+    /// Tasks.
+    pub tasks: Vec<Task>,
+    /// Templates of environments that come.
+    pub warm: Vec<TemplateRef>,
+    /// What it does once it has been drained.
+    pub leave: Option<Leave>,
+}
+
+impl Duties {
+    fn of(orders: &Orders) -> Self {
+        let Orders { environments, tasks, warm, leave, .. } = orders.clone();
+        Self { environments, tasks, warm, leave }
+    }
+}
+
+/// Bring that part of a node's orders up to date. Says whether it changed.
+pub fn refresh_duties(node: &mut Node, duties: Duties) -> bool {
     match &mut node.orders {
-        Some(orders) if orders.environments != environments || orders.tasks != tasks => {
-            (orders.environments, orders.tasks) = (environments, tasks);
+        Some(orders) if Duties::of(orders) != duties => {
+            let Duties { environments, tasks, warm, leave } = duties;
+            (orders.environments, orders.tasks, orders.warm, orders.leave) = (environments, tasks, warm, leave);
             orders.generation += 1;
             true
         }

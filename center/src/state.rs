@@ -23,7 +23,7 @@ pub fn state(machine: &Machine, node: Option<&Node>, ticket: Option<&TicketRecor
     };
     let seen = node.seen.unwrap_or(registered.at);
     if let Some(reason) = &node.off {
-        return (NodeState::Off, format!("went down in order: {reason}"));
+        return (NodeState::Off, format!("expected: {reason}"));
     }
     if is_older(seen, SILENT_AFTER, now) {
         return (NodeState::Silent, format!("no word from it since {seen:.0}"));

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::answer::CenterAnswer;
+use crate::drain::Leave;
 use crate::environment::order;
 use crate::environment::session::Session;
 use crate::facts::Facts;
-use crate::ids::{BootId, MachineId, NodeId, TicketId};
+use crate::ids::{BootId, Digest, MachineId, NodeId, TicketId};
 use crate::layout::Slot;
 use crate::node::Role;
 use crate::ticket::SignedTicket;
@@ -211,6 +212,9 @@ pub struct Heartbeat {
     /// Tasks that are in the orders.
     #[serde(default)]
     pub tasks: Vec<order::TaskReport>,
+    /// Templates of `Orders::warm` that are on this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm: Vec<Digest>,
 }
 
 /// The share as a node sees it.
@@ -257,6 +261,12 @@ pub struct Orders {
     /// Sessions to join.
     #[serde(default)]
     pub sessions: Vec<Session>,
+    /// Templates of environments that are about to move here: fetched beforehand, so that nobody waits for them.
+    #[serde(default)]
+    pub warm: Vec<order::TemplateRef>,
+    /// What is to be done once the node has been drained.
+    #[serde(default)]
+    pub leave: Option<Leave>,
 }
 
 // ---- operator --------------------------------------------------------------------------------------------------------------
@@ -304,6 +314,9 @@ pub struct NodeView {
     pub step: Option<(String, u8)>,
     /// Last sign of life.
     pub seen: Option<Timestamp>,
+    /// That it takes no new environments, and why, for people; empty when it does.
+    #[serde(default)]
+    pub drain: String,
 }
 
 /// `GET /nodes/{name}`.

@@ -211,6 +211,7 @@ impl Keeper {
         let reports = Reports {
             environments: self.hands.values().filter_map(|hand| hand.report.clone()).collect(),
             tasks: self.tasks.reports(),
+            warm: Vec::new(),
             running: self.hands.iter().filter_map(|(id, hand)| hand.running(*id)).collect(),
             is_kept: true,
             all_gone,

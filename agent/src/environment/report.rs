@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lodge_model::environment::order::{Report, State, TaskOutcome, TaskReport};
-use lodge_model::ids::EnvironmentId;
+use lodge_model::ids::{Digest, EnvironmentId};
 
 /// Everything there is to say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,6 +12,8 @@ pub struct Reports {
     pub environments: Vec<Report>,
     /// Tasks.
     pub tasks: Vec<TaskReport>,
+    /// Templates that were to be fetched beforehand and are here.
+    pub warm: Vec<Digest>,
     /// Those that run, for this node's own system bus.
     pub running: Vec<Running>,
     /// Somebody looks after environments.
@@ -61,6 +63,7 @@ impl Reports {
         Reports {
             environments: self.environments.iter().map(environment).collect(),
             tasks: self.tasks.iter().map(task).collect(),
+            warm: self.warm.clone(),
             running: self.running.clone(),
             is_kept: self.is_kept,
             all_gone: self.all_gone,
@@ -91,6 +94,7 @@ mod tests {
         let reports = |state, memory, outcome| Reports {
             environments: vec![report(state, memory)],
             tasks: vec![task(outcome)],
+            warm: Vec::new(),
             running: Vec::new(),
             is_kept: true,
             all_gone: false,

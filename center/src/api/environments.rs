@@ -27,10 +27,10 @@ use crate::store::Tx;
 pub struct Watched {
     /// Hold the answer until there is another version than `after`, 25 s at most.
     #[serde(default)]
-    wait: bool,
+    pub wait: bool,
     /// The version that is known; for a list the greatest one.
     #[serde(default)]
-    after: u64,
+    pub after: u64,
 }
 
 type One = Result<Json<EnvironmentView>, Fault>;

@@ -1,6 +1,7 @@
 //! The HTTPS API: handlers that translate between HTTP and the flows, and decide nothing.
 
 mod body;
+mod drain;
 mod environments;
 mod machines;
 mod node;
@@ -60,6 +61,12 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(operator::cluster))
         .routes(routes!(operator::label))
         .routes(routes!(operator::confirm_off))
+        .routes(routes!(drain::order, drain::show, drain::undrain))
+        .routes(routes!(drain::certificate))
+        .routes(routes!(drain::move_one))
+        .routes(routes!(drain::settings, drain::set))
+        .routes(routes!(drain::leaving))
+        .routes(routes!(drain::certify))
         .routes(routes!(pools::list, pools::add))
         .routes(routes!(pools::remove))
         .routes(routes!(environments::list, environments::create))

@@ -11,6 +11,7 @@
 //! | `phase.rs` | where an environment stands, in one word and one sentence; pure |
 //! | `addresses.rs`, `quota.rs` | pools, hardware addresses, id ranges; limits of users; pure |
 //! | `claims.rs` | what is unique in the cluster, taken and given back |
+//! | `drain/` | moves, drains, certificates |
 //! | `reconcile.rs` | reads all, settles, writes, refreshes orders |
 //! | `request.rs`, `snapshots.rs`, `pools.rs` | what operators and users ask for |
 //! | `report.rs` | what nodes say |
@@ -19,6 +20,7 @@
 
 mod addresses;
 mod claims;
+pub mod drain;
 mod phase;
 mod place;
 pub mod pools;

@@ -37,7 +37,10 @@ fn placed(environment: &Environment, place: &Place) -> (Phase, String) {
         (Want::Destroyed, _) => (Phase::Destroying, problem),
         (Want::Stopped | Want::Killed, Some(State::Failed)) => (Phase::Failed, problem),
         (Want::Stopped | Want::Killed, _) if environment.goal == Goal::Running => {
-            (Phase::Stopping, or(problem, "it is started again as soon as it has shut down"))
+            let to = environment.moving.as_ref().and_then(|moving| moving.to.as_ref());
+            let next =
+                to.map_or("it is started again as soon as it has shut down".to_owned(), |(_, to)| format!("it moves to {to}"));
+            (Phase::Stopping, or(problem, &next))
         }
         (Want::Stopped | Want::Killed, Some(State::Ended)) if environment.goal == Goal::Ended => {
             (Phase::Ended, or(problem, &environment.last_exit))

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use lodge_model::ids::{BootId, NodeId};
+use lodge_model::ids::{BootId, Digest, NodeId};
 use lodge_model::layout::MIB;
 use lodge_model::node::Role;
 
@@ -33,6 +33,10 @@ pub struct Room {
     pub is_worker: bool,
     /// Why it takes nothing at present; empty where it does.
     pub unready: String,
+    /// Why it takes nothing new although it is well; empty where it does.
+    pub cordoned: String,
+    /// Templates that it has beforehand.
+    pub warm: BTreeSet<Digest>,
     /// Why nobody knows how its environments are; empty where it is heard.
     pub silent: String,
     /// Bytes of memory that environments may have in all.
@@ -63,6 +67,17 @@ impl Held {
         if environment.place.as_ref().is_some_and(|place| place.to_remove) {
             return;
         }
+        self.promise(environment);
+    }
+
+    /// One more environment is about to come.
+    pub fn reserve(&mut self, environment: &Environment) {
+        self.count = self.count.saturating_add(1);
+        self.id_ranges.insert(environment.id_range);
+        self.promise(environment);
+    }
+
+    fn promise(&mut self, environment: &Environment) {
         self.memory = self.memory.saturating_add(environment.spec.memory);
         self.cpu_millis = self.cpu_millis.saturating_add(environment.spec.cpu_millis.into());
         self.groups.extend(environment.spec.anti_affinity.clone());
@@ -78,6 +93,11 @@ impl Room {
     /// Bytes of memory that are not promised.
     pub fn free(&self) -> u64 {
         self.memory.saturating_sub(self.held.memory)
+    }
+
+    /// Whether it takes anything new.
+    pub fn takes(&self) -> bool {
+        self.is_ready() && self.cordoned.is_empty()
     }
 
     /// Whether it can be given something to do at all.
@@ -98,6 +118,8 @@ pub struct Demand<'a> {
     pub environment: &'a Environment,
     /// The only node that may have it at present, because it works on its disk.
     pub only: Option<NodeId>,
+    /// A node that it is to leave.
+    pub leaves: Option<NodeId>,
     /// It is only to be removed: it needs no memory, and any node does.
     pub removal: bool,
     /// The time.
@@ -111,6 +133,8 @@ enum Refusal {
     NotWanted,
     Label,
     Unready(String),
+    Leaves,
+    Cordoned(String),
     Busy,
     GivenBack,
     Group,
@@ -133,6 +157,16 @@ pub fn choose(rooms: &[Room], demand: &Demand) -> Result<usize, String> {
         }
     }
     best.map(|(_, at)| at).ok_or_else(|| explain(&refusals, demand))
+}
+
+/// Whether no other node could ever take it, whatever happened to their load and health: it is the only worker, or the only one that
+/// has what the environment asks for.
+pub fn is_hopeless(rooms: &[Room], demand: &Demand) -> bool {
+    let spec = &demand.environment.spec;
+    !rooms.iter().any(|room| {
+        let is_named = spec.node.as_ref().is_none_or(|name| *name == room.name);
+        room.is_worker && demand.leaves != Some(room.node) && is_named && !lacks_label(room, demand.environment)
+    })
 }
 
 type Rank = (bool, u64, u64, u32, NodeId);
@@ -161,6 +195,10 @@ fn refusal(room: &Room, demand: &Demand) -> Option<Refusal> {
         Refusal::Label
     } else if !room.is_ready() {
         Refusal::Unready(format!("{}: {}", room.name, room.unready))
+    } else if demand.leaves == Some(room.node) {
+        Refusal::Leaves
+    } else if !room.cordoned.is_empty() {
+        Refusal::Cordoned(format!("{}: {}", room.name, room.cordoned))
     } else if demand.only.is_some_and(|only| only != room.node) {
         Refusal::Busy
     } else if gave_back(room, demand) {
@@ -228,7 +266,8 @@ fn words(refusal: &Refusal, rooms: &[&Room], demand: &Demand) -> String {
     let spec = &demand.environment.spec;
     let names = names(rooms);
     match refusal {
-        Refusal::Unready(why) => why.clone(),
+        Refusal::Unready(why) | Refusal::Cordoned(why) => why.clone(),
+        Refusal::Leaves => format!("{names} is the one that it is to leave"),
         Refusal::Memory => {
             let most = rooms.iter().max_by_key(|room| room.free());
             let most = most.map(|room| format!("{} has the most, {} MiB", room.name, room.free() / MIB)).unwrap_or_default();

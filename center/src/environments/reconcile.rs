@@ -4,24 +4,28 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use lodge_model::api::NodeState;
-use lodge_model::environment::order::{self, Assignment};
+use lodge_model::environment::order::{self, Assignment, TemplateRef};
 use lodge_model::environment::view::Phase;
+use lodge_model::ids::{Digest, NodeId};
 use lodge_model::node::Role;
 
 use super::addresses::id_base;
 use super::claims;
+use super::drain::{self, Drain, moves};
 use super::place::{Held, Room, reserve};
 use super::records::{Counters, Environment, Task};
 use super::settle::{Cluster, settle};
 use crate::fault::Fault;
 use crate::flow::{Whole, World, state_word};
-use crate::orders;
+use crate::orders::{self, Duties};
 use crate::records::Node;
 use crate::store::{EventDraft, Tx};
 
 /// Bring the world closer to what was asked for. While the center has not listened for long enough, silence means nothing (`listens`).
-pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(), Fault> {
+/// When time alone will change something, if it is known.
+pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
     let (mut cluster, nodes) = load(tx, world, listens, now)?;
+    let drains = cluster.drains.clone();
     let environments = cluster.environments.clone();
     let tasks = cluster.tasks.clone();
     for id in settle(&mut cluster, now) {
@@ -39,7 +43,9 @@ pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(), 
             Some(_) => {}
         }
     }
-    refresh_orders(tx, &cluster, nodes)
+    drain::view::save(tx, &drains, &mut cluster, now)?;
+    refresh_orders(tx, &cluster, nodes)?;
+    Ok(moves::next(&cluster, now))
 }
 
 /// Everything as it is now, and the nodes' records.
@@ -52,7 +58,9 @@ pub fn load(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(Cl
         rooms.extend(room(&whole, world, now));
         nodes.extend(whole.node);
     }
-    Ok((Cluster { environments, tasks, rooms, listens }, nodes))
+    let drains = tx.list::<Drain>()?.into_iter().map(|drain| (drain.node, drain)).collect();
+    let settings = drain::request::settings(tx)?;
+    Ok((Cluster { environments, tasks, rooms, drains, settings, listens }, nodes))
 }
 
 fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
@@ -69,6 +77,8 @@ fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
         confirmed_off: node.confirmed_off,
         is_worker: node.roles.contains(&Role::Worker),
         unready: if state == NodeState::Ready { String::new() } else { told.clone() },
+        cordoned: String::new(),
+        warm: world.live.warm(node.id),
         silent: if is_heard { String::new() } else { told },
         memory: memory.saturating_sub(reserve(memory, &node.roles)),
         cpu_millis: facts.map_or(0, |facts| u64::from(facts.cpus) * 1000),
@@ -84,6 +94,9 @@ pub fn save(tx: &Tx, environment: &mut Environment, before: Option<&Environment>
     tx.show();
     if before.is_none_or(|before| before.phase != environment.phase) {
         log(tx, environment, &sentence(environment), now)?;
+    }
+    if let Some(done) = environment.moves.last().filter(|_| before.is_some_and(|before| before.moves != environment.moves)) {
+        log(tx, environment, &drain::view::moved(&environment.spec.name, done), now)?;
     }
     Ok(())
 }
@@ -149,11 +162,21 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
     for task in cluster.tasks.values().filter(|task| task.node.is_some()) {
         todo.entry(task.node).or_default().push(order::Task { id: task.id, what: task.what.clone() });
     }
+    let mut coming: BTreeMap<NodeId, BTreeMap<Digest, TemplateRef>> = BTreeMap::new();
+    for environment in cluster.environments.values() {
+        if let Some((to, _)) = environment.moving.as_ref().and_then(|moving| moving.to.as_ref()) {
+            coming.entry(*to).or_default().insert(environment.template.digest.clone(), environment.template.clone());
+        }
+    }
     for mut node in nodes {
         let holder = node.registered.as_ref().map(|registered| (node.id, registered.boot));
-        let environments = assigned.remove(&holder).unwrap_or_default();
-        let tasks = todo.remove(&holder).unwrap_or_default();
-        if orders::refresh_duties(&mut node, environments, tasks) {
+        let duties = Duties {
+            environments: assigned.remove(&holder).unwrap_or_default(),
+            tasks: todo.remove(&holder).unwrap_or_default(),
+            warm: coming.remove(&node.id).unwrap_or_default().into_values().collect(),
+            leave: cluster.drains.get(&node.id).and_then(drain::view::leave),
+        };
+        if orders::refresh_duties(&mut node, duties) {
             tx.put(&node)?;
             tx.wake();
         }

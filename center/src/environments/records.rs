@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use lodge_model::drain::MoveView;
 use lodge_model::environment::order::{Address, Report, TaskKind, TaskOutcome, TemplateRef, Want};
 use lodge_model::environment::spec::Spec;
 use lodge_model::environment::view::{Phase, Pool, TaskView};
@@ -60,8 +61,47 @@ pub struct Environment {
     pub reason: String,
     /// Why no node has been found for it; empty where it needs none.
     pub waits: String,
+    /// The move that is going on.
+    #[serde(default)]
+    pub moving: Option<Move>,
+    /// Its last moves, the newest last; at most `MOVES_KEPT`.
+    #[serde(default)]
+    pub moves: Vec<MoveView>,
     /// Number of its last change, among all changes of environments.
     pub version: u64,
+}
+
+/// As many moves of an environment are remembered.
+pub const MOVES_KEPT: usize = 20;
+
+/// An environment leaves its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The node that it leaves.
+    pub from: NodeId,
+    /// Its name.
+    pub from_name: String,
+    /// The epoch that it leaves.
+    pub epoch: u64,
+    /// The node whose memory is reserved for it, and its name.
+    pub to: Option<(NodeId, String)>,
+    /// Somebody asked for this very move, and for this node if for any; otherwise its node is drained.
+    pub asked: Option<Asked>,
+    /// When a node was first looked for.
+    pub planned: Timestamp,
+    /// When it was ordered to stop. From then on there is no way back: it leaves this epoch.
+    pub begun: Option<Timestamp>,
+    /// When its node had let go of it.
+    pub released: Option<Timestamp>,
+    /// Why no node takes it, for people; empty where one does.
+    pub waits: String,
+}
+
+/// Somebody asked for a move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// To this node only.
+    pub to: Option<NodeId>,
 }
 
 /// What is to become of an environment.

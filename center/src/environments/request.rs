@@ -71,6 +71,8 @@ pub fn new(
         phase: Phase::Waiting,
         reason: "it is about to be placed".to_owned(),
         waits: "it is about to be placed".to_owned(),
+        moving: None,
+        moves: Vec::new(),
         version: 0,
     })
 }

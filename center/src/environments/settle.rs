@@ -8,9 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use lodge_model::drain::Settings;
 use lodge_model::environment::order::{State, TaskKind, Want};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId, TaskId};
 
+use super::drain::{Drain, judge, moves, view};
 use super::phase;
 use super::place::{self, Demand, Room};
 use super::records::{Disk, Environment, GivenBack, Goal, Place, Task};
@@ -23,12 +25,16 @@ pub struct Cluster {
     pub tasks: BTreeMap<TaskId, Task>,
     /// All nodes. What they hold is computed here.
     pub rooms: Vec<Room>,
+    /// Nodes that are drained.
+    pub drains: BTreeMap<NodeId, Drain>,
+    /// Budgets.
+    pub settings: Settings,
     /// The center has listened long enough for silence to mean something.
     pub listens: bool,
 }
 
 impl Cluster {
-    /// Count what the nodes hold.
+    /// Count what the nodes hold, and what is reserved on them.
     pub fn count(&mut self) {
         let mut at: BTreeMap<NodeId, &mut Room> = self.rooms.iter_mut().map(|room| (room.node, room)).collect();
         for room in at.values_mut() {
@@ -38,18 +44,26 @@ impl Cluster {
             if let Some(room) = environment.place.as_ref().and_then(|place| at.get_mut(&place.node)) {
                 room.held.add(environment);
             }
+            let reserved = environment.moving.as_ref().and_then(|moving| moving.to.as_ref()).map(|(node, _)| *node);
+            let reserved = reserved.filter(|node| environment.place.as_ref().is_none_or(|place| place.node != *node));
+            if let Some(room) = reserved.and_then(|node| at.get_mut(&node)) {
+                room.held.reserve(environment);
+            }
         }
     }
 }
 
 /// Settle. Returns the environments that are gone for good; they are in the map no more.
 pub fn settle(cluster: &mut Cluster, now: Timestamp) -> Vec<EnvironmentId> {
+    judge::end_with_boot(cluster);
+    cordon(cluster);
     let mut gone = Vec::new();
     for environment in cluster.environments.values_mut() {
         release_after_boot(environment, &cluster.rooms);
         if take_report(environment, now) {
             gone.push(environment.id);
         }
+        moves::follow(environment, now);
         tell(environment);
     }
     gone.extend(cluster.environments.values().filter(|environment| never_was(environment)).map(|environment| environment.id));
@@ -59,11 +73,21 @@ pub fn settle(cluster: &mut Cluster, now: Timestamp) -> Vec<EnvironmentId> {
     let known = &cluster.environments;
     cluster.tasks.retain(|_, task| task.about().iter().all(|id| known.contains_key(id)));
     release_tasks(cluster);
-    cluster.count();
+    moves::reserve(cluster, now);
     place_all(cluster, now);
     home_tasks(cluster);
+    let busy = cluster.tasks.values().filter(|task| task.is_open() && task.node.is_some()).flat_map(Task::about).collect();
+    moves::begin(cluster, &busy, now);
+    judge::judge(cluster, now);
     describe(cluster);
     gone
+}
+
+/// Nothing new comes to a node that is drained.
+pub fn cordon(cluster: &mut Cluster) {
+    for room in &mut cluster.rooms {
+        room.cordoned = cluster.drains.get(&room.node).map_or(String::new(), |drain| view::cordoned(drain));
+    }
 }
 
 fn room(rooms: &[Room], node: NodeId) -> Option<&Room> {
@@ -201,16 +225,24 @@ fn place_all(cluster: &mut Cluster, now: Timestamp) {
             (Some(Hold::Only(node)), _) => Ok(Some(*node)),
             (None, _) => Ok(None),
         };
-        let chosen = only.and_then(|only| place::choose(&cluster.rooms, &Demand { environment, only, removal, now }));
+        // What moves has its node already, and its memory there.
+        let reserved = environment.moving.as_ref().filter(|_| !removal);
+        let reserved = reserved.map(|moving| moving.to.as_ref().map(|(node, _)| *node).ok_or_else(|| moving.waits.clone()));
+        let chosen = only.and_then(|only| match &reserved {
+            None => place::choose(&cluster.rooms, &Demand { environment, only, leaves: None, removal, now }),
+            Some(Err(why)) => Err(why.clone()),
+            Some(Ok(to)) if only.is_some_and(|only| only != *to) => Err("another node is working on its disk".to_owned()),
+            Some(Ok(to)) => cluster.rooms.iter().position(|room| room.node == *to).ok_or_else(|| "its node is gone".to_owned()),
+        });
         match chosen {
-            Ok(at) => give(environment, &mut cluster.rooms[at]),
+            Ok(at) => give(environment, &mut cluster.rooms[at], reserved.is_some()),
             Err(why) => environment.waits = why,
         }
     }
 }
 
 /// Give a node the right to run an environment. The only place where an epoch grows.
-fn give(environment: &mut Environment, room: &mut Room) {
+fn give(environment: &mut Environment, room: &mut Room, is_reserved: bool) {
     let Some(boot) = room.boot else { return };
     environment.epoch += 1;
     let want = want(environment.goal);
@@ -219,7 +251,9 @@ fn give(environment: &mut Environment, room: &mut Room) {
     environment.report = None;
     environment.given_back = None;
     environment.waits.clear();
-    room.held.add(environment);
+    if !is_reserved {
+        room.held.add(environment);
+    }
 }
 
 /// Give every task that has none a node: that of its environment, else any. Environments are worked on by one task at a time.
@@ -261,7 +295,7 @@ fn home(
     }
     let last = environment.and_then(|environment| environment.last);
     let rank = |room: &&Room| (last != Some(room.node), load.get(&room.node).copied().unwrap_or(0), room.node);
-    let best = rooms.iter().filter(|room| room.is_ready()).min_by_key(rank)?;
+    let best = rooms.iter().filter(|room| room.takes()).min_by_key(rank)?;
     Some((best.node, best.boot?))
 }
 

@@ -1,6 +1,6 @@
 //! Environments and rooms for unit tests, made from plain values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lodge_model::environment::order::{Report, State, TemplateMeta, TemplateRef, Want};
 use lodge_model::environment::spec::{Restart, Spec};
@@ -71,6 +71,8 @@ pub fn environment(name: &str, number: u32) -> Environment {
         phase: Phase::Waiting,
         reason: String::new(),
         waits: String::new(),
+        moving: None,
+        moves: vec![],
         version: 0,
     }
 }
@@ -100,6 +102,8 @@ pub fn room(number: u128, mib: u64) -> Room {
         confirmed_off: None,
         is_worker: true,
         unready: String::new(),
+        cordoned: String::new(),
+        warm: BTreeSet::new(),
         silent: String::new(),
         memory: mib * MIB,
         cpu_millis: 2000,

@@ -76,12 +76,13 @@ impl Rig {
             phases: vec![],
             environments,
             tasks: vec![],
+            warm: vec![],
         };
         self.run(|tx| node::beat(tx, &self.world, node_id(number), &said, at(self.now)))
     }
 
     fn plan(&self) {
-        self.run(|tx| reconcile::run(tx, &self.world, true, at(self.now)));
+        self.run(|tx| reconcile::run(tx, &self.world, true, at(self.now)).map(drop));
     }
 
     fn create(&self, name: &str) -> Result<EnvironmentView, Fault> {

@@ -8,7 +8,7 @@ use lodge_model::environment::view::{EnvironmentView, TaskView};
 use lodge_model::ids::EnvironmentId;
 
 use super::records::{Environment, Task};
-use super::{request, tasks};
+use super::{drain, request, tasks};
 use crate::auth::Caller;
 use crate::fault::Fault;
 use crate::flow::World;
@@ -63,6 +63,8 @@ fn shown(world: &World, environment: &Environment, tasks: &[Task]) -> Environmen
         created: environment.created,
         started,
         tasks: environment.failed.iter().cloned().chain(open).collect(),
+        moving: drain::view::moving(environment),
+        moves: environment.moves.clone(),
         version: environment.version,
     }
 }

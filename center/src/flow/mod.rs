@@ -14,6 +14,7 @@ use lodge_model::ids::{MachineId, NodeId};
 use lodge_model::node::Role;
 
 use crate::ca::Ca;
+use crate::environments::drain::Drain;
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::orders::{self, Topology};
@@ -39,6 +40,8 @@ pub struct Whole {
     pub node: Option<Node>,
     /// Its newest ticket.
     pub ticket: Option<TicketRecord>,
+    /// Its drain.
+    pub drain: Option<Drain>,
 }
 
 impl Whole {
@@ -46,7 +49,8 @@ impl Whole {
     pub fn of(tx: &Tx, machine: Machine) -> Result<Self, Fault> {
         let node = machine.node.map(|id| tx.get(&id)).transpose()?.flatten();
         let ticket = machine.ticket.map(|id| tx.get(&id)).transpose()?.flatten();
-        Ok(Self { machine, node, ticket })
+        let drain = drain(tx, node.as_ref())?;
+        Ok(Self { machine, node, ticket, drain })
     }
 
     /// Everything of a node's record.
@@ -54,7 +58,8 @@ impl Whole {
         let machine: Option<Machine> = tx.get(&node.machine)?;
         let machine = machine.ok_or_else(|| anyhow::anyhow!("node {} has no machine record", node.name))?;
         let ticket = machine.ticket.map(|id| tx.get(&id)).transpose()?.flatten();
-        Ok(Self { machine, node: Some(node), ticket })
+        let drain = drain(tx, Some(&node))?;
+        Ok(Self { machine, node: Some(node), ticket, drain })
     }
 
     /// Where it stands.
@@ -98,6 +103,10 @@ impl Whole {
         }
         tx.put(&self.machine)
     }
+}
+
+fn drain(tx: &Tx, node: Option<&Node>) -> Result<Option<Drain>, Fault> {
+    Ok(node.map(|node| tx.get(&node.id)).transpose()?.flatten())
 }
 
 fn state_event<'a>(node: &'a Node, state: NodeState, reason: &str, now: Timestamp) -> EventDraft<'a> {

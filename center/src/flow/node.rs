@@ -84,7 +84,7 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     }
     let is_same = (&node.share, node.carried_out, &node.problem) == (&told_before.0, told_before.1, &told_before.2);
     let was_off = told_before.3.is_some();
-    if world.live.saw(id, now) {
+    if world.live.has_warm(id, &said.warm) | world.live.saw(id, now) {
         tx.replan();
     }
     report::take_in(tx, world, id, said, now)?;
@@ -156,5 +156,7 @@ fn nothing(name: &str) -> Orders {
         environments: Vec::new(),
         tasks: Vec::new(),
         sessions: Vec::new(),
+        warm: Vec::new(),
+        leave: None,
     }
 }

@@ -12,6 +12,7 @@ use lodge_model::timing::SILENT_AFTER;
 use super::machine::{BundleUrl, issue, new_ticket, withdraw};
 use super::{Whole, World, refresh_all};
 use crate::decide::Grant;
+use crate::environments::drain::{Certified, Drain};
 use crate::environments::reconcile;
 use crate::fault::Fault;
 use crate::records::{Machine, NameClaim, Node, TicketRecord};
@@ -120,6 +121,8 @@ pub fn forget(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<Mach
         }
         tx.delete::<NameClaim>(&node.name)?;
         tx.delete::<Node>(&node.id)?;
+        tx.delete::<Drain>(&node.id)?;
+        tx.delete::<Certified>(&node.id)?;
         world.live.forget(node.id);
     }
     for record in tx.list::<TicketRecord>()?.iter().filter(|record| record.ticket.machine == id) {

@@ -249,6 +249,7 @@ pub fn heartbeat(boot: u128, share: ShareHealth, orders: &Orders) -> Heartbeat {
         phases: vec![],
         environments: vec![],
         tasks: vec![],
+        warm: orders.warm.iter().map(|template| template.digest.clone()).collect(),
     }
 }
 

@@ -41,6 +41,7 @@ fn node(name: &str, state: NodeState) -> NodeView {
         address: None,
         version: None,
         step: None,
+        drain: String::new(),
         seen: None,
     }
 }

@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 use super::order::{Address, TaskOutcome, TemplateMeta, Usage};
 use super::spec::Spec;
+use crate::drain::MoveView;
 use crate::ids::{Digest, EnvironmentId};
 
 /// Where an environment stands, in one word.
@@ -83,6 +84,12 @@ pub struct EnvironmentView {
     pub started: Option<Timestamp>,
     /// The tasks about it that are not done, in words, with their state.
     pub tasks: Vec<TaskView>,
+    /// The move that is going on.
+    #[serde(default)]
+    pub moving: Option<MoveView>,
+    /// Its last moves, the newest last.
+    #[serde(default)]
+    pub moves: Vec<MoveView>,
     /// Grows with every change of this view but its usage.
     pub version: u64,
 }

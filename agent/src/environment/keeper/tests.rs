@@ -80,6 +80,8 @@ impl Agent {
             environments,
             tasks,
             sessions: Vec::new(),
+            warm: Vec::new(),
+            leave: None,
         };
         self.orders.send_replace(Some(orders));
     }

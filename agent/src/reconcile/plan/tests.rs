@@ -22,6 +22,8 @@ fn orders() -> Orders {
         environments: Vec::new(),
         tasks: Vec::new(),
         sessions: Vec::new(),
+        warm: Vec::new(),
+        leave: None,
     }
 }
 

@@ -3,7 +3,7 @@ use crate::environments::testing::{environment, node_id, room};
 use crate::testing::at;
 
 fn demand(environment: &Environment) -> Demand<'_> {
-    Demand { environment, only: None, removal: false, now: at(100) }
+    Demand { environment, only: None, leaves: None, removal: false, now: at(100) }
 }
 
 fn why(rooms: &[Room], environment: &Environment) -> String {

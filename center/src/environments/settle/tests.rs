@@ -67,7 +67,14 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let rooms = (1..4).map(|number| testing::room(number, 400)).collect();
-        let cluster = Cluster { environments: BTreeMap::new(), tasks: BTreeMap::new(), rooms, listens: true };
+        let cluster = Cluster {
+            environments: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            rooms,
+            drains: BTreeMap::new(),
+            settings: Settings::default(),
+            listens: true,
+        };
         Self { cluster, holders: BTreeMap::new(), ended: BTreeSet::new(), created: BTreeSet::new(), boots: 100, now: 1000 }
     }
 

@@ -263,6 +263,7 @@ impl Agent {
             phases: vec![],
             environments: reports.collect(),
             tasks: vec![],
+            warm: vec![],
         }
     }
 
