@@ -57,7 +57,12 @@ fn note(cluster: &mut Cluster, now: Timestamp) {
         let is_drained = environment.place.as_ref().is_some_and(|place| cluster.drains.contains_key(&place.node));
         let is_over = environment.moving.as_ref().is_some_and(|moving| match &environment.place {
             _ if environment.goal != Goal::Running => true,
-            Some(place) => moving.begun.is_none() && (place.node != moving.from || (moving.asked.is_none() && !is_drained)),
+            Some(place) => {
+                moving.begun.is_none()
+                    && (place.node != moving.from
+                        || environment.epoch != moving.epoch
+                        || (moving.asked.is_none() && !is_drained))
+            }
             None => moving.begun.is_none(),
         });
         if is_over {
@@ -65,7 +70,7 @@ fn note(cluster: &mut Cluster, now: Timestamp) {
         }
         if let Some(place) = environment.place.as_ref().filter(|place| is_drained && place.want == Want::Running)
             && environment.goal == Goal::Running
-            && environment.moving.as_ref().is_none_or(|moving| moving.from != place.node)
+            && environment.moving.as_ref().is_none_or(|moving| moving.epoch != environment.epoch)
         {
             environment.moving = Some(Move {
                 from: place.node,
@@ -83,9 +88,10 @@ fn note(cluster: &mut Cluster, now: Timestamp) {
             if is_drained {
                 moving.asked = None;
             }
-            let has_arrived = environment.place.as_ref().is_some_and(|place| place.node != moving.from);
+            let has_arrived = environment.place.is_some() && environment.epoch != moving.epoch;
+            let leaves = environment.place.as_ref().map(|place| place.node);
             // It is still the target that was asked for, and it would still take it.
-            let is_good = |node: &NodeId| takes.contains(node) && *node != moving.from;
+            let is_good = |node: &NodeId| takes.contains(node) && Some(*node) != leaves;
             if !has_arrived && moving.to.as_ref().is_some_and(|(node, _)| !is_good(node)) {
                 moving.to = None;
             }
@@ -95,10 +101,8 @@ fn note(cluster: &mut Cluster, now: Timestamp) {
 
 /// It leaves, and no node is reserved for it.
 fn needs_target(environment: &Environment) -> bool {
-    environment
-        .moving
-        .as_ref()
-        .is_some_and(|moving| moving.to.is_none() && environment.place.as_ref().is_none_or(|place| place.node == moving.from))
+    let still_leaves = |epoch| environment.place.is_none() || environment.epoch == epoch;
+    environment.moving.as_ref().is_some_and(|moving| moving.to.is_none() && still_leaves(moving.epoch))
 }
 
 fn target(environment: &Environment, rooms: &[Room], now: Timestamp) -> Result<usize, String> {

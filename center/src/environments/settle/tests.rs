@@ -1,8 +1,10 @@
 //! The cluster as a whole under random events: what may never happen, and what always happens in the end.
 
 use super::*;
+use crate::environments::records::{Asked, Move};
 use crate::environments::testing::{self, boot_id, environment, environment_id, node_id, report};
 use crate::testing::at;
+use lodge_model::drain::Cause;
 use lodge_model::environment::order::TaskOutcome;
 use proptest::prelude::*;
 
@@ -18,6 +20,10 @@ enum Event {
     ConfirmedOff(u128),
     Snapshot(u32),
     TaskDone,
+    Drain(u128, bool),
+    Undrain(u128),
+    Move(u32),
+    Time(i64),
 }
 
 fn state() -> impl Strategy<Value = State> {
@@ -46,7 +52,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => node.clone().prop_map(Event::Reboots),
         1 => node.clone().prop_map(Event::Silent),
         1 => node.clone().prop_map(Event::Heard),
-        1 => node.prop_map(Event::ConfirmedOff),
+        1 => node.clone().prop_map(Event::ConfirmedOff),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, stays)| Event::Drain(node, stays)),
+        1 => node.prop_map(Event::Undrain),
+        2 => which.clone().prop_map(Event::Move),
+        1 => (1..30i64).prop_map(Event::Time),
         1 => which.prop_map(Event::Snapshot),
         1 => Just(Event::TaskDone),
     ]
@@ -91,7 +101,8 @@ impl Rig {
     fn happens(&mut self, event: &Event) {
         match event {
             Event::Create(number) => {
-                let new = environment(&format!("e{number}"), *number);
+                let mut new = environment(&format!("e{number}"), *number);
+                new.spec.anti_affinity = Some(format!("g{}", number % 5));
                 if self.created.insert(*number) {
                     self.cluster.environments.insert(new.id, new);
                 }
@@ -147,18 +158,56 @@ impl Rig {
             Event::TaskDone => {
                 self.cluster.tasks.pop_first();
             }
+            Event::Drain(number, stays) => {
+                let (node, boot) = (node_id(*number), self.room(*number).boot);
+                let deadline = (!stays).then(|| at(self.now + 20));
+                let record = crate::testing::registered(&format!("node{number}"), *number, "10.0.0.1");
+                let drain = crate::environments::drain::request::new(&record, Cause::Operator, at(self.now));
+                let drain = Drain { node, boot, deadline, stays: *stays, goes_down: !stays, ..drain };
+                self.cluster.drains.entry(node).or_insert(drain);
+            }
+            Event::Undrain(number) => {
+                self.cluster.drains.remove(&node_id(*number));
+            }
+            Event::Move(number) => {
+                if let Some(environment) = self.cluster.environments.get_mut(&environment_id((*number).into()))
+                    && let Some(place) = environment.place.clone().filter(|place| place.want == Want::Running)
+                    && environment.moving.is_none()
+                {
+                    environment.moving = Some(Move {
+                        from: place.node,
+                        from_name: place.name,
+                        epoch: environment.epoch,
+                        to: None,
+                        asked: Some(Asked { to: None }),
+                        planned: at(self.now),
+                        begun: None,
+                        released: None,
+                        waits: String::new(),
+                    });
+                }
+            }
+            Event::Time(seconds) => self.now += seconds,
         }
     }
 
     fn settle(&mut self) {
         self.now += 1;
+        let before = self.cluster.environments.clone();
         settle(&mut self.cluster, at(self.now));
+        for (id, environment) in &self.cluster.environments {
+            let is_new = before.get(id).is_none_or(|before| before.epoch != environment.epoch);
+            if let Some(place) = environment.place.as_ref().filter(|_| is_new) {
+                assert!(!self.cluster.drains.contains_key(&place.node), "{environment:?} was given to a node that is drained");
+            }
+        }
         self.check();
     }
 
     fn check(&mut self) {
         let mut promised: BTreeMap<NodeId, u64> = BTreeMap::new();
         let mut ranges = BTreeSet::new();
+        let mut groups = BTreeSet::new();
         for environment in self.cluster.environments.values() {
             let Some(place) = &environment.place else { continue };
             // One epoch, one holder, for ever.
@@ -174,6 +223,17 @@ impl Rig {
             let memory = if place.to_remove { 0 } else { environment.spec.memory };
             *promised.entry(place.node).or_default() += memory;
             assert!(ranges.insert((place.node, environment.id_range)));
+            let group = environment.spec.anti_affinity.clone().filter(|_| !place.to_remove);
+            assert!(group.is_none_or(|group| groups.insert((place.node, group))), "a group meets");
+        }
+        // What is reserved counts as what is there.
+        for environment in self.cluster.environments.values() {
+            let Some((to, _)) = environment.moving.as_ref().and_then(|moving| moving.to.clone()) else { continue };
+            if environment.place.as_ref().is_none_or(|place| place.node != to) {
+                *promised.entry(to).or_default() += environment.spec.memory;
+                let group = environment.spec.anti_affinity.clone();
+                assert!(group.is_none_or(|group| groups.insert((to, group))), "a group is to meet");
+            }
         }
         for room in &self.cluster.rooms {
             assert!(promised.get(&room.node).copied().unwrap_or(0) <= room.memory, "memory is promised twice");
@@ -202,6 +262,7 @@ proptest! {
             rig.settle();
         }
         // In the end everybody is heard and does as told: what is to run runs, what is to go is gone.
+        rig.cluster.drains.clear();
         for number in 1..4 {
             rig.happens(&Event::Reboots(number));
             rig.room(number).memory = 8 << 30;

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use lodge_model::api::{Heartbeat, Orders, Register};
+use lodge_model::drain::{Cause, DrainOrder, Leaving, MoveOrder, Power};
 use lodge_model::ids::EnvironmentId;
 use lodge_model::layout::Slot;
 use lodge_model::node::Role;
 
 use super::*;
+use crate::environments::drain;
 use crate::environments::records::Goal;
 
 /// An agent: it does what its newest orders say, one step at a time, and remembers nothing over a boot.
@@ -47,6 +49,9 @@ enum Event {
     Leaves(usize),
     Create(u32),
     Ask(u32, u8),
+    Move(u32),
+    Drain(usize, bool),
+    Undrain(usize),
     ConfirmOff(usize),
     Plan,
     Time(i64),
@@ -66,7 +71,10 @@ fn event() -> impl Strategy<Value = Event> {
         2 => node.clone().prop_map(Event::Boots),
         1 => node.clone().prop_map(Event::Leaves),
         3 => which.clone().prop_map(Event::Create),
-        4 => (which, 0..5u8).prop_map(|(which, what)| Event::Ask(which, what)),
+        4 => (which.clone(), 0..5u8).prop_map(|(which, what)| Event::Ask(which, what)),
+        2 => which.prop_map(Event::Move),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, by_itself)| Event::Drain(node, by_itself)),
+        1 => node.clone().prop_map(Event::Undrain),
         1 => node.prop_map(Event::ConfirmOff),
         8 => Just(Event::Plan),
         3 => (1..40i64).prop_map(Event::Time),
@@ -119,6 +127,17 @@ impl Play {
                 let _ = self.rig.create(&format!("e{number}"));
             }
             Event::Ask(number, what) => self.ask(&format!("e{number}"), *what),
+            Event::Move(number) => {
+                let (name, now) = (format!("e{number}"), testing::at(self.rig.now));
+                let _ = self.rig.store.transact_blocking(|tx| {
+                    drain::request::move_one(tx, &self.rig.world, &Caller::Operator, &name, &MoveOrder::default(), now)
+                });
+            }
+            Event::Drain(at, by_itself) => self.drain(*at, *by_itself),
+            Event::Undrain(at) => {
+                let (name, now) = (format!("node{}", self.agents[*at].number), testing::at(self.rig.now));
+                let _ = self.rig.store.transact_blocking(|tx| drain::request::undrain(tx, &self.rig.world, &name, now));
+            }
             // People look at the machine before they say that it is off.
             Event::ConfirmOff(at) if !self.agents[*at].is_on => {
                 let name = format!("node{}", self.agents[*at].number);
@@ -130,6 +149,21 @@ impl Play {
             Event::Time(seconds) => self.rig.now += seconds,
         }
         self.check();
+    }
+
+    /// By an operator, or because the machine goes down, which it says itself.
+    fn drain(&self, at: usize, by_itself: bool) {
+        let (agent, now) = (&self.agents[at], testing::at(self.rig.now));
+        let _ = self.rig.store.transact_blocking(|tx| match by_itself {
+            true => {
+                let said = Leaving { boot: agent.boot, cause: Cause::Button, power: Power::Poweroff, seconds: 60 };
+                drain::leaving::leaving(tx, &self.rig.world, node_id(agent.number), &said, now).map(drop)
+            }
+            false => {
+                let order = DrainOrder { deadline: Some(30), ..DrainOrder::default() };
+                drain::request::drain(tx, &self.rig.world, &format!("node{}", agent.number), &order, now).map(drop)
+            }
+        });
     }
 
     fn beat(&mut self, at: usize) {
@@ -215,6 +249,9 @@ impl Play {
 
     /// From now on all is well.
     fn calm(&mut self) {
+        for drain in self.rig.run(|tx| tx.list::<drain::Drain>()) {
+            self.rig.run(|tx| tx.delete::<drain::Drain>(&drain.node));
+        }
         for at in 0..self.agents.len() {
             self.agents[at].out.clear();
             if self.agents[at].leaving || !self.agents[at].is_on {
@@ -263,7 +300,7 @@ impl Agent {
             phases: vec![],
             environments: reports.collect(),
             tasks: vec![],
-            warm: vec![],
+            warm: self.orders.iter().flat_map(|orders| &orders.warm).map(|template| template.digest.clone()).collect(),
         }
     }
 
