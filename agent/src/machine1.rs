@@ -73,14 +73,14 @@ async fn show(bus: &Connection, shown: &mut BTreeMap<String, Running>, running: 
     for name in old {
         let path = path_of(&name)?;
         bus.object_server().remove::<Machine, _>(&path).await?;
-        manager.machine_removed(&name, path.into()).await?;
+        manager.machine_removed(&name, path).await?;
         shown.remove(&name);
     }
     for machine in running {
         if !shown.contains_key(&machine.name) {
             let path = path_of(&machine.name)?;
             bus.object_server().at(&path, Machine(machine.clone())).await?;
-            manager.machine_new(&machine.name, path.into()).await?;
+            manager.machine_new(&machine.name, path).await?;
             shown.insert(machine.name.clone(), machine);
         }
     }
