@@ -14,13 +14,20 @@ use crate::{
     scenario::{self, Site},
 };
 
+mod agent_killed;
 mod center_away;
+mod env_debian;
+mod env_input;
+mod env_many;
 mod environments;
 mod install;
 mod node_loss;
+mod records;
 mod refusals;
 mod reinstall;
+mod share_restart;
 mod shutdown;
+mod two_owners;
 
 /// A VM test.
 pub struct VmTest {
@@ -34,7 +41,7 @@ pub struct VmTest {
 }
 
 /// All of them, in the order they run in.
-pub const TESTS: [VmTest; 9] = [
+pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "install",
         about: "center from the ISO, nodes by HTTP Boot and PXE, virtio and NVMe: ready without a key; sizes and memory",
@@ -46,6 +53,12 @@ pub const TESTS: [VmTest; 9] = [
         about: "servers on two nodes: HTTP, ssh, exec, isolation, forging, reboot and poweroff inside, snapshots; then nothing is left",
         in_default: true,
         run: environments::run,
+    },
+    VmTest {
+        name: "env-input",
+        about: "wrong names, sizes, addresses, orders and archives through `lodge`: told, with an exit status, and nothing is left",
+        in_default: true,
+        run: env_input::run,
     },
     VmTest {
         name: "node-loss",
@@ -78,6 +91,18 @@ pub const TESTS: [VmTest; 9] = [
         run: reinstall::run,
     },
     VmTest {
+        name: "env-stream",
+        about: "100 MB through `lodge env exec` and back, unchanged",
+        in_default: false,
+        run: environments::run_long_stream,
+    },
+    VmTest {
+        name: "env-debian",
+        about: "a whole Debian: apt, compiler, web, mail, FTP and X servers, firewall, users, cron, reboot and poweroff inside",
+        in_default: false,
+        run: env_debian::run,
+    },
+    VmTest {
         name: "nothing-to-install",
         about: "an installed node that asks the network first gets no boot file, and starts its disk",
         in_default: false,
@@ -88,6 +113,30 @@ pub const TESTS: [VmTest; 9] = [
         about: "a disk that holds something is refused on virtio and NVMe, every signature",
         in_default: false,
         run: refusals::by_bus,
+    },
+    VmTest {
+        name: "share-restart",
+        about: "the share's server restarted, its helpers killed, frozen, while two environments write: they stall, nothing is lost",
+        in_default: false,
+        run: share_restart::run,
+    },
+    VmTest {
+        name: "two-owners",
+        about: "forged orders for an environment that runs elsewhere; late writes of a node that lost its lock; what a wrong lock costs",
+        in_default: false,
+        run: two_owners::run,
+    },
+    VmTest {
+        name: "agent-killed",
+        about: "agents killed at twenty random moments while environments come and go: in the end all is as asked, nothing is left",
+        in_default: false,
+        run: agent_killed::run,
+    },
+    VmTest {
+        name: "env-many",
+        about: "ten environments, then twenty, on a node of 2 GiB: all run, stop, start, and leave nothing; memory of an idle one",
+        in_default: false,
+        run: env_many::run,
     },
 ];
 

@@ -7,13 +7,21 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use lodge_model::environment::view::{EnvironmentView, Phase};
+use lodge_model::{
+    environment::{
+        share::ENVIRONMENTS,
+        view::{EnvironmentView, Phase},
+    },
+    paths,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{Bench, ask_until};
 use crate::{
     api::Operator,
     hosting::{Hosting, Wanted, address, http_get},
+    machine::Machine,
+    rack::CENTER,
     scenario::{Site, hold},
 };
 
@@ -21,6 +29,8 @@ use crate::{
 const SOON: Duration = Duration::from_secs(60);
 /// Bytes that go through `exec` and back.
 const STREAM: usize = 20 << 20;
+/// The same, where there is time.
+const LONG_STREAM: usize = 100_000_000;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let site = bench.site()?;
@@ -33,13 +43,23 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         })?;
     }
     is_a_server(site, &hosting, "web1")?;
-    streams(&site.operator, "web1")?;
+    streams(&site.operator, "web1", STREAM)?;
+    is_seen_on_its_node(site, "web1")?;
     is_alone(site, "web1", "web3")?;
     cannot_forge(site, "web1", "web3")?;
     obeys_its_own_init(site, "web2")?;
     keeps_snapshots(&site.operator, "web3")?;
     site.operator.lodge(&["env", "destroy", "web1", "web2", "web3", "--yes", "--wait"])?;
     leaves_nothing(site)
+}
+
+/// As much through `exec` as somebody moves who uses it in place of a file transfer.
+pub fn run_long_stream(bench: &mut Bench) -> Result<()> {
+    let site = bench.site()?;
+    let hosting = Hosting::prepare(&site.rack, &site.operator)?;
+    hosting.create(&site.operator, &Wanted { name: "stream", memory: "96M", more: &[] })?;
+    streams(&site.operator, "stream", LONG_STREAM)?;
+    site.operator.lodge(&["env", "destroy", "stream", "--yes", "--wait"]).map(drop)
 }
 
 /// It answers HTTP and ssh from outside, with its own name, memory, processes and root.
@@ -55,21 +75,36 @@ fn is_a_server(site: &Site, hosting: &Hosting, name: &str) -> Result<()> {
     hold(kib == Some(96 << 10), || format!("{name} sees {kib:?} KiB of memory, not its own 96 MiB"))
 }
 
-/// Exit status, both outputs, and 20 MB in and out unchanged.
-fn streams(operator: &Operator, name: &str) -> Result<()> {
+/// Exit status, both outputs, and so many bytes in and out unchanged.
+fn streams(operator: &Operator, name: &str, bytes: usize) -> Result<()> {
     let output = operator.try_lodge(&["env", "exec", name, "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
     let ended = (output.status.code(), output.stdout.as_slice(), output.stderr.as_slice());
     hold(ended == (Some(7), b"out\n", b"err\n"), || format!("exec gave {ended:?}"))?;
     let mut child = operator.spawn(&["env", "exec", name, "--", "cat"])?;
     let mut input = child.stdin.take().context("no standard input")?;
-    let sent: Vec<u8> = (0..STREAM).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let sent: Vec<u8> = (0..bytes).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let digest = Sha256::digest(&sent);
     let writer = std::thread::spawn(move || input.write_all(&sent));
-    let mut back = Vec::with_capacity(STREAM);
+    let mut back = Vec::with_capacity(bytes);
     child.stdout.take().context("no standard output")?.read_to_end(&mut back).context("reading what comes back")?;
     writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?.context("writing to cat")?;
     hold(child.wait().context("waiting for exec")?.success(), || "cat failed".into())?;
-    hold(Sha256::digest(&back) == digest, || format!("{} of {STREAM} bytes came back, or others", back.len()))
+    hold(Sha256::digest(&back) == digest, || format!("{} of {bytes} bytes came back, or others", back.len()))
+}
+
+/// `machinectl` on its node lists it, with its address, and nobody else does.
+fn is_seen_on_its_node(site: &Site, name: &str) -> Result<()> {
+    let environment = site.operator.environment(name)?;
+    let (ip, node) = (address(&environment)?.to_string(), environment.node.unwrap_or_default());
+    for other in site.node_names() {
+        let listed = site.rack.machine(&other)?.run("machinectl list --no-legend --no-pager")?;
+        let line = listed.lines().find(|line| line.split_whitespace().next() == Some(name));
+        hold(line.is_some() == (other == node), || format!("{name} runs on {node}; machinectl on {other} lists {listed:?}"))?;
+        hold(line.is_none_or(|line| line.contains(&ip)), || {
+            format!("{name} has {ip}; machinectl on {other} lists {listed:?}")
+        })?;
+    }
+    Ok(())
 }
 
 /// What root in one environment must not be able to do to the node, to its neighbour or to the kernel.
@@ -154,24 +189,47 @@ fn keeps_snapshots(operator: &Operator, name: &str) -> Result<()> {
     hold(state == "before\n", || format!("after the rollback the file says {state:?}"))
 }
 
-/// Counted on the nodes and on the share: mounts, loop devices, control groups, links, processes, files.
-fn leaves_nothing(site: &Site) -> Result<()> {
+/// What environments take of a node, each with a command that counts it.
+const TAKEN: [(&str, &str); 9] = [
+    ("mounts", "grep -c -e /run/lodge/environments/ -e /run/lodge/templates/ /proc/mounts"),
+    ("loop devices", "ls -d /sys/block/loop*/loop/backing_file 2>/dev/null | wc -l"),
+    ("control groups", "find /sys/fs/cgroup/env -mindepth 1 -type d 2>/dev/null | wc -l"),
+    ("processes", "find /sys/fs/cgroup/env -name cgroup.procs -exec cat {} + 2>/dev/null | wc -l"),
+    ("links", "ls /sys/class/net/br0/brif | grep -vc -e '^eth' -e '^en'"),
+    ("guards", "nft list table bridge lodge 2>/dev/null | grep -c goto"),
+    ("directories", "ls /run/lodge/environments 2>/dev/null | wc -l"),
+    ("containers", "ls /run/lodge/crun 2>/dev/null | wc -l"),
+    ("console sockets", "ls /run/lodge/consoles 2>/dev/null | grep -c sock"),
+];
+/// A client gives a lock back on its own time, after the file is closed.
+const LOCKS_GONE: Duration = Duration::from_secs(10);
+
+/// Counted on the nodes, on the share and in its server: mounts, loop devices, control groups, links, processes, files, locks.
+pub fn leaves_nothing(site: &Site) -> Result<()> {
     hold(site.operator.environments()?.is_empty(), || "the center still lists environments".into())?;
     for name in site.node_names() {
-        let machine = site.rack.machine(&name)?;
-        for (what, command) in [
-            ("mounts", "grep -c /run/lodge/environments/ /proc/mounts"),
-            ("loop devices", "cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -c environments"),
-            ("control groups", "find /sys/fs/cgroup/env -mindepth 1 -type d 2>/dev/null | wc -l"),
-            ("links", "ls /sys/class/net/br0/brif | grep -vc -e '^eth' -e '^en'"),
-            ("directories", "ls /run/lodge/environments 2>/dev/null | wc -l"),
-            ("files on the share", "ls /share/environments | wc -l"),
-        ] {
-            let count = machine.run(&format!("{command} || true"))?;
-            hold(count.trim() == "0", || format!("{name} has {} {what} left", count.trim()))?;
-        }
+        takes_nothing(site.rack.machine(&name)?)?;
+    }
+    let center = site.rack.machine(CENTER)?;
+    let files = count(center, &format!("ls {}/{ENVIRONMENTS} | wc -l", paths::SHARE_DATA))?;
+    hold(files == 0, || format!("{files} environments have files left on the share"))?;
+    ask_until(site.rack.host.scale(LOCKS_GONE), "that no file of the share is locked", || {
+        Ok((count(center, "cat /proc/fs/nfsd/clients/*/states | grep -c 'type: lock'")? == 0).then_some(()))
+    })
+}
+
+/// Nothing of any environment is left on a machine.
+pub fn takes_nothing(machine: &Machine) -> Result<()> {
+    for (what, command) in TAKEN {
+        let left = count(machine, command)?;
+        hold(left == 0, || format!("{} has {left} {what} left", machine.spec.name))?;
     }
     Ok(())
+}
+
+fn count(machine: &Machine, command: &str) -> Result<u64> {
+    let said = machine.run(&format!("{command} || true"))?;
+    said.trim().parse().with_context(|| format!("{} counts {said:?} with {command:?}", machine.spec.name))
 }
 
 /// Wait until the center shows an environment so.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use lodge_model::environment::view::Phase;
 
-use super::{Bench, ask_until, environments::until, install::BOOT_LIMIT, ready_in_center};
+use super::{Bench, ask_until, environments::until, install::BOOT_LIMIT, ready_in_center, records::complete};
 use crate::{
     hosting::{Hosting, Wanted},
     scenario::{Site, hold},
@@ -67,14 +67,6 @@ fn write_until_power_is_lost(site: &mut Site, node: &str) -> Result<u64> {
     Ok(last)
 }
 
-/// Records are 1, 2, 3… without a gap, as far as acknowledged at least.
-fn complete(text: &str, acknowledged: u64) -> Result<()> {
-    let records: Vec<u64> = text.lines().map_while(|line| line.parse().ok()).collect();
-    let in_order = records.iter().zip(1..).all(|(found, expected)| *found == expected);
-    let count = records.len() as u64;
-    hold(in_order && count >= acknowledged, || format!("{acknowledged} records were acknowledged, {count} are there: {text:?}"))
-}
-
 /// The node with power again is ready, and does not start what it ran before.
 fn comes_back(site: &mut Site, node: &str) -> Result<()> {
     let machine = site.rack.machine_mut(node)?;
@@ -84,17 +76,4 @@ fn comes_back(site: &mut Site, node: &str) -> Result<()> {
     ready_in_center(site, node)?;
     let stays = until(site, "db1", "running", |db| db.phase == Phase::Running)?;
     hold(stays.node.as_deref() != Some(node), || format!("db1 went back to {node}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_record_and_a_gap_are_noticed() {
-        assert!(complete("1\n2\n3\n", 3).is_ok() && complete("1\n2\n3\n4\n", 3).is_ok());
-        assert!(complete("1\n2\n", 3).is_err());
-        assert!(complete("1\n3\n4\n", 3).is_err());
-        assert!(complete("", 1).is_err());
-    }
 }
