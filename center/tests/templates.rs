@@ -6,6 +6,7 @@ mod support;
 
 use lodge_client::Error;
 use lodge_model::environment::order::{TaskKind, TaskOutcome};
+use lodge_client::QuotaChange;
 use lodge_model::environment::view::{Quota, TemplateView, UserOrder};
 use lodge_model::layout::MIB;
 use sha2::{Digest as _, Sha256};
@@ -218,7 +219,7 @@ async fn a_user_has_her_own_environments_within_her_quota() {
     assert!(status == 409 && message.contains("memory") && message.contains("200"), "{message}");
     let seen = ann.user("ann").await.unwrap();
     assert_eq!((seen.used.memory, seen.used.environments, seen.quota.memory), (Some(128 * MIB), Some(1), Some(200 * MIB)));
-    operator.set_quota("ann", &Quota { memory: Some(300 * MIB), ..Quota::default() }).await.unwrap();
+    operator.change_quota("ann", &QuotaChange::from([("memory", Some(300 * MIB))])).await.unwrap();
     ann.create_environment(&spec("web2", "tiny")).await.unwrap();
 
     assert!(bob.environments().await.unwrap().is_empty());
@@ -233,7 +234,7 @@ async fn a_user_has_her_own_environments_within_her_quota() {
     assert_eq!(refused(bob.nodes().await).0, 403);
     assert_eq!(refused(upload(&bob, "mine", b"x".to_vec()).await).0, 403);
     assert_eq!(refused(bob.remove_template("tiny").await).0, 403);
-    assert_eq!(refused(bob.set_quota("bob", &Quota::default()).await).0, 403);
+    assert_eq!(refused(bob.change_quota("bob", &QuotaChange::new()).await).0, 403);
     assert_eq!(refused(bob.add_user(&UserOrder { name: "eve".into(), quota: Quota::default() }).await).0, 403);
 
     let (status, message) = refused(operator.remove_user("ann").await);
