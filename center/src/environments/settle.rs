@@ -86,7 +86,7 @@ pub fn settle(cluster: &mut Cluster, now: Timestamp) -> Vec<EnvironmentId> {
 /// Nothing new comes to a node that is drained.
 pub fn cordon(cluster: &mut Cluster) {
     for room in &mut cluster.rooms {
-        room.cordoned = cluster.drains.get(&room.node).map_or(String::new(), |drain| view::cordoned(drain));
+        room.cordoned = cluster.drains.get(&room.node).map_or(String::new(), view::cordoned);
     }
 }
 
