@@ -4,9 +4,8 @@
 
 mod support;
 
-use lodge_client::Error;
+use lodge_client::{Error, QuotaChange};
 use lodge_model::environment::order::{TaskKind, TaskOutcome};
-use lodge_client::QuotaChange;
 use lodge_model::environment::view::{Quota, TemplateView, UserOrder};
 use lodge_model::layout::MIB;
 use sha2::{Digest as _, Sha256};
