@@ -7,14 +7,13 @@ mod support;
 use std::collections::BTreeMap;
 
 use lodge_client::{Center, Error, Power};
-use lodge_model::api::{MachineEvent, ShareHealth};
 use lodge_model::environment::order::{Assignment, Report, State, TaskKind, TaskOutcome, Usage, Want};
 use lodge_model::environment::spec::{Change, Spec};
 use lodge_model::environment::view::{CloneOrder, EnvironmentView, Phase, Pool, Quota, SnapshotOrder, UserOrder};
-use lodge_model::layout::{GIB, MIB, Slot};
+use lodge_model::layout::{GIB, MIB};
 use lodge_model::node::Role;
-use support::cluster::{Node, pool, soon, spec, two_nodes, with_template};
-use support::{Running, disk, register};
+use support::cluster::{Node, another, pool, soon, spec, two_nodes, with_template};
+use support::{Running, register};
 
 const AUTO: &str = r#"{"admit":"auto"}"#;
 
@@ -34,28 +33,6 @@ async fn ready() -> (Running, Center, Node, Node) {
     operator.add_pool(&pool()).await.unwrap();
     with_template(&center, &mut share, &mut worker, "tiny").await;
     (center, operator, share, worker)
-}
-
-/// One more worker.
-async fn another(center: &Running, share: &mut Node, number: u128) -> Node {
-    let machine = center.new_machine(number).await;
-    let serial = format!("S{number}");
-    let address = format!("10.77.0.5{number}");
-    let ticket = machine.ticket(machine.hello(vec![disk("vda", &serial)]).await);
-    let (enrolled, ()) = tokio::join!(machine.enrol(&ticket, &address), async {
-        share.until(|orders| orders.exports.contains(&address)).await;
-        share.beat().await;
-    });
-    let enrolled = enrolled.unwrap();
-    let installed = MachineEvent::Installed { version: "0.1.0".into(), slot: Slot::A, disk_serial: serial.clone() };
-    machine.center.machine_events(machine.id, &[installed]).await.unwrap();
-    let agent = center.as_node(&enrolled);
-    let boot = number * 100;
-    let orders = agent.register(&register(number, boot, &serial, &address, vec![Role::Worker])).await.unwrap();
-    let share = ShareHealth::Mounted { probe_ms: 2 };
-    let mut worker = Node { center: agent, enrolled, boot, share, orders, environments: vec![], tasks: vec![] };
-    worker.beat().await;
-    worker
 }
 
 fn report(assigned: &Assignment, state: State) -> Report {

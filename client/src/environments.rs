@@ -239,7 +239,7 @@ impl Center {
         self.send(self.request(Method::PATCH, path, MARGIN).json(body)).await.map(drop)
     }
 
-    async fn delete(&self, path: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, path: &[&str]) -> Result<(), Error> {
         self.send(self.request(Method::DELETE, path, MARGIN)).await.map(drop)
     }
 }

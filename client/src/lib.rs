@@ -11,6 +11,7 @@
 
 mod center;
 mod download;
+mod drain;
 mod environments;
 mod error;
 mod keys;
@@ -20,6 +21,7 @@ mod ticket;
 
 pub use center::{Auth, Center};
 pub use download::Download;
+pub use drain::{sign_certificate, verify_certificate};
 pub use environments::{Power, QuotaChange, Upload};
 pub use error::Error;
 pub use keys::{CsrPem, KeyPem, new_key_and_csr};

@@ -234,7 +234,15 @@ fn gave_back(room: &Room, demand: &Demand) -> bool {
 /// The reasons of all nodes that were worth asking, the commonest kind first.
 fn explain(refusals: &[(Refusal, &Room)], demand: &Demand) -> String {
     let spec = &demand.environment.spec;
-    let asked: Vec<_> = refusals.iter().filter(|(refusal, _)| *refusal != Refusal::NotWorker).collect();
+    let leaves = refusals.iter().find(|(refusal, _)| *refusal == Refusal::Leaves).map(|(_, room)| room.name.as_str());
+    let is_asked = |refusal: &Refusal| !matches!(refusal, Refusal::NotWorker | Refusal::Leaves);
+    let asked: Vec<_> = refusals.iter().filter(|(refusal, _)| is_asked(refusal)).collect();
+    if let Some(leaves) = leaves.filter(|leaves| asked.is_empty() || spec.node.as_deref() == Some(*leaves)) {
+        return match &spec.node {
+            Some(node) => format!("the only node it may run on is {node}, which it is to leave"),
+            None => format!("there is no other worker than {leaves}"),
+        };
+    }
     if asked.is_empty() {
         return "there is no worker; install one, and `lodge node ls` shows it".to_owned();
     }

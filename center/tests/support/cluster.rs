@@ -55,6 +55,28 @@ pub async fn two_nodes(center: &Running) -> (Node, Node) {
     (share, worker)
 }
 
+/// One more worker.
+pub async fn another(center: &Running, share: &mut Node, number: u128) -> Node {
+    let machine = center.new_machine(number).await;
+    let serial = format!("S{number}");
+    let address = format!("10.77.0.5{number}");
+    let ticket = machine.ticket(machine.hello(vec![disk("vda", &serial)]).await);
+    let (enrolled, ()) = tokio::join!(machine.enrol(&ticket, &address), async {
+        share.until(|orders| orders.exports.contains(&address)).await;
+        share.beat().await;
+    });
+    let enrolled = enrolled.unwrap();
+    let installed = MachineEvent::Installed { version: "0.1.0".into(), slot: Slot::A, disk_serial: serial.clone() };
+    machine.center.machine_events(machine.id, &[installed]).await.unwrap();
+    let agent = center.as_node(&enrolled);
+    let boot = number * 100;
+    let orders = agent.register(&register(number, boot, &serial, &address, vec![Role::Worker])).await.unwrap();
+    let share = ShareHealth::Mounted { probe_ms: 2 };
+    let mut worker = Node::new(agent, enrolled, boot, share, orders);
+    worker.beat().await;
+    worker
+}
+
 impl Node {
     fn new(center: Center, enrolled: Enrolled, boot: u128, share: ShareHealth, orders: Orders) -> Self {
         Self { center, enrolled, boot, share, orders, environments: vec![], tasks: vec![] }
