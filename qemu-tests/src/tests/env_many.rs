@@ -124,7 +124,7 @@ struct Idle {
 impl Idle {
     fn of(machine: &Machine, available_before: u64, count: u64) -> Result<Self> {
         let each = |bytes: String| -> Result<u64> { Ok(number(&bytes)? / 1024 / count) };
-        let helpers = machine.run("cat $(pgrep -f -e '/usr/lib/lodge/agent consoles' -e lxcfs | sed 's,.*,/proc/&/status,') | awk '/^VmRSS/ { sum += $2 } END { print sum }'")?;
+        let helpers = machine.run("cat $(pgrep -f '^/usr/lib/lodge/agent consoles|^/usr/bin/lxcfs' | sed 's,.*,/proc/&/status,') | awk '/^VmRSS/ { sum += $2 } END { print sum }'")?;
         Ok(Self {
             total: available_before.saturating_sub(available_kib(machine)?) / count,
             group: each(machine.run("cat /sys/fs/cgroup/env/memory.current")?)?,
