@@ -117,9 +117,6 @@ impl<'a> Unpacked<'a> {
     /// Read to the end, which must be that of a whole tar, and return the digest of the unpacked bytes.
     pub fn finish(&mut self) -> Result<Digest> {
         io::copy(self, &mut io::sink()).context("reading the archive's end")?;
-        if self.zeros < END_MARK {
-            bail!("the archive is cut off: its end mark is missing");
-        }
         Ok(finished(self.hash.clone()))
     }
 
@@ -141,7 +138,13 @@ impl<'a> Unpacked<'a> {
 
 impl Read for Unpacked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(buffer)?;
+        let read = self.from.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the archive is cut off: the packed data has no end"),
+            _ => error,
+        })?;
+        if read == 0 && !buffer.is_empty() && self.zeros < END_MARK {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut off: its end mark is missing"));
+        }
         let piece = buffer.get(..read).unwrap_or_default();
         self.read += read as u64;
         self.hash.update(piece);

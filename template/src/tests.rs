@@ -330,7 +330,7 @@ fn archives_that_are_cut_off_or_broken_are_refused() {
         for part in 1..8 {
             let cut = &packed[..packed.len() * part / 8];
             let error = refused(cut, Limits::default());
-            assert!(error != "it was taken", "{part}/8");
+            assert!(error.contains("cut off") || (part < 2 && error.contains("tar")), "{part}/8: {error}");
         }
     }
     let without_mark = &whole[..whole.len() - 1024];
