@@ -67,7 +67,11 @@ async fn import(center: &Center, asked: &Import, out: &Out) -> Result<()> {
         let one = center.template(name).await.with_context(|| format!("looking at template {name}"))?;
         match &one.outcome {
             TaskOutcome::Running { percent } => progress.say(&format!("importing {name}: {percent} %")),
-            TaskOutcome::Failed { error } => bail!("importing template {name}: {error}"),
+            TaskOutcome::Failed { error } => {
+                // Who has been told needs no note of it. One that cannot be removed is only that: a note.
+                let _ = center.remove_template(name).await;
+                bail!("importing template {name}: {error}");
+            }
             TaskOutcome::Done { .. } => {
                 drop(progress);
                 return out.show(&one, |setting| view::template_page(&one, setting));
