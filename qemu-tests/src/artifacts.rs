@@ -15,6 +15,19 @@ pub struct Artifacts {
     pub variables: PathBuf,
     /// The `lodge` command.
     pub cli: PathBuf,
+    /// Makes what only tests of a whole Debian need, the first time somebody asks.
+    pub debian: fn() -> Result<Debian>,
+}
+
+/// A template that is a whole Debian, and packages to install in it.
+#[derive(Clone, Debug)]
+pub struct Debian {
+    /// Its root tarball.
+    pub template: PathBuf,
+    /// A directory that apt reads as a flat repository.
+    pub repository: PathBuf,
+    /// Names of the packages in it; what they need is there too.
+    pub packages: Vec<String>,
 }
 
 impl Artifacts {

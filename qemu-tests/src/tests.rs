@@ -16,6 +16,8 @@ use crate::{
 
 mod agent_killed;
 mod center_away;
+mod env_debian;
+mod env_input;
 mod env_many;
 mod environments;
 mod install;
@@ -39,7 +41,7 @@ pub struct VmTest {
 }
 
 /// All of them, in the order they run in.
-pub const TESTS: [VmTest; 14] = [
+pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "install",
         about: "center from the ISO, nodes by HTTP Boot and PXE, virtio and NVMe: ready without a key; sizes and memory",
@@ -51,6 +53,12 @@ pub const TESTS: [VmTest; 14] = [
         about: "servers on two nodes: HTTP, ssh, exec, isolation, forging, reboot and poweroff inside, snapshots; then nothing is left",
         in_default: true,
         run: environments::run,
+    },
+    VmTest {
+        name: "env-input",
+        about: "wrong names, sizes, addresses, orders and archives through `lodge`: told, with an exit status, and nothing is left",
+        in_default: true,
+        run: env_input::run,
     },
     VmTest {
         name: "node-loss",
@@ -87,6 +95,12 @@ pub const TESTS: [VmTest; 14] = [
         about: "100 MB through `lodge env exec` and back, unchanged",
         in_default: false,
         run: environments::run_long_stream,
+    },
+    VmTest {
+        name: "env-debian",
+        about: "a whole Debian: apt, compiler, web, mail, FTP and X servers, firewall, users, cron, reboot and poweroff inside",
+        in_default: false,
+        run: env_debian::run,
     },
     VmTest {
         name: "nothing-to-install",

@@ -9,6 +9,7 @@ use progress::Console;
 
 mod demo;
 mod image;
+mod packages;
 mod progress;
 mod setup;
 mod template;

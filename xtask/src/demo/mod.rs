@@ -21,7 +21,7 @@ use lodge_qemu_tests::{
 };
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::{image, progress::Console, template};
+use crate::{image, packages, progress::Console, template};
 
 pub mod attach;
 mod row;
@@ -95,7 +95,8 @@ pub fn artifacts() -> Result<lodge_qemu_tests::artifacts::Artifacts> {
     let built = image::ensure(&progress)?;
     template::ensure(&progress, &[template::Name::Tiny])?;
     let (firmware, variables) = built.tools.ovmf();
-    Ok(lodge_qemu_tests::artifacts::Artifacts { out: image::out_dir(), firmware, variables, cli: built.programs.join("lodge") })
+    let (out, cli) = (image::out_dir(), built.programs.join("lodge"));
+    Ok(lodge_qemu_tests::artifacts::Artifacts { out, firmware, variables, cli, debian: packages::ensure })
 }
 
 /// From here on Ctrl-C and SIGTERM are messages. They are blocked before there is another thread, so that every thread inherits it; the

@@ -80,12 +80,7 @@ pub fn ensure(progress: &dyn Progress, out: &Path) -> Result<Tools> {
 }
 
 fn fetch(progress: &dyn Progress, home: &Path, target: &Path) -> Result<()> {
-    for dir in ["sources", "state/lists/partial", "cache/archives/partial", "debs"] {
-        let dir = home.join(dir);
-        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    }
-    fs::write(home.join("sources/lodge.sources"), apt::Mirrors::of_machine()?.debian13()).context("writing sources")?;
-    fs::write(home.join("state/status"), "").context("writing an empty package list")?;
+    own_apt(home, &apt::Mirrors::of_machine()?)?;
     run(progress, apt_get(home).args(["-q", "update"])).context("reading the package lists of Debian 13")?;
     let debs = home.join("debs");
     run(progress, apt_get(home).args(["-q", "download"]).args(PACKAGES.map(|(name, _)| name)).current_dir(&debs))?;
@@ -100,8 +95,18 @@ fn fetch(progress: &dyn Progress, home: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Make what `apt_get` needs: an apt that knows Debian 13 alone, and of nothing that is installed.
+pub fn own_apt(home: &Path, mirrors: &apt::Mirrors) -> Result<()> {
+    for dir in ["sources", "state/lists/partial", "cache/archives/partial", "debs"] {
+        let dir = home.join(dir);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    fs::write(home.join("sources/lodge.sources"), mirrors.debian13()).context("writing sources")?;
+    fs::write(home.join("state/status"), "").context("writing an empty package list")
+}
+
 /// apt with everything of its own, run as whoever we are.
-fn apt_get(home: &Path) -> Command {
+pub fn apt_get(home: &Path) -> Command {
     let mut command = Command::new("apt-get");
     let settings = [
         ("Dir::Etc::sourcelist", "/dev/null".into()),
