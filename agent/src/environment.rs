@@ -11,6 +11,7 @@
 //! | `environment/worker.rs` | one environment's thread: look, decide, do one step |
 //! | `environment/keeper.rs` | all workers, woken by orders, ends of inits and the node's going down |
 //! | `environment/tasks.rs`, `import.rs` | what is done once |
+//! | `environment/warm.rs` | templates, fetched before they are needed |
 //! | `environment/report.rs` | what the heartbeats say |
 //! | `environment/session.rs` | `exec` and `console` |
 
@@ -27,6 +28,7 @@ pub mod session;
 #[cfg(test)]
 mod stage;
 mod tasks;
+mod warm;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -34,15 +36,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use lodge_client::Center;
+use lodge_client::{Center, KeyPem};
 use lodge_model::api::Orders;
-use lodge_model::ids::{BootId, NodeId};
+use lodge_model::ids::{BootId, NodeId, TaskId};
 use lodge_model::paths;
 use lodge_sys::mount::is_mounted;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use crate::leave::Leaver;
 use crate::moments::since_boot;
+use host::Host as _;
 use host::real::Real;
 use keeper::{Keeper, Kept, Wakers};
 use report::Reports;
@@ -60,6 +64,10 @@ pub struct Setting {
     pub center: Center,
     /// Whether the share is in order.
     pub is_share_well: watch::Receiver<bool>,
+    /// The node's key.
+    pub key: KeyPem,
+    /// The certificate of a drain that has been issued last.
+    pub issued: watch::Sender<Option<TaskId>>,
     /// Its orders.
     pub orders: watch::Receiver<Option<Orders>>,
     /// When the node goes down, the time since the kernel started by which nothing may be left.
@@ -70,11 +78,13 @@ pub struct Setting {
 
 /// Look after the environments of this node for as long as the agent lives.
 pub async fn run(setting: Setting) -> Result<()> {
+    let host = Arc::new(Real::new(&setting.share, setting.node, setting.boot));
+    let counting = Arc::clone(&host);
     let (say, events) = mpsc::unbounded_channel();
     let (ended, exits) = mpsc::unbounded_channel();
     let told = Arc::default();
     let around = Surroundings {
-        host: Arc::new(Real::new(&setting.share, setting.node, setting.boot)),
+        host,
         boot: setting.boot,
         book: notes::Book::new(notes::DIR),
         exits: Arc::clone(&told),
@@ -85,12 +95,23 @@ pub async fn run(setting: Setting) -> Result<()> {
         fetching: Arc::default(),
     };
     let sessions = session::serve(setting.center.clone(), setting.orders.clone(), session::Node::here());
+    let leaver = Leaver {
+        node: setting.node,
+        boot: setting.boot,
+        key: setting.key,
+        center: setting.center.clone(),
+        init: paths::INIT_SOCKET.into(),
+        count: Arc::new(move || counting.count()),
+        orders: setting.orders.clone(),
+        issued: setting.issued,
+    };
     let import = import::into_share(&setting.share, setting.center, Handle::current());
     let keeper = Keeper::new(around, import, &Kept::default(), setting.reports)?;
     let wakers = Wakers { orders: setting.orders, leaving: setting.leaving, share: setting.is_share_well, exits, events };
     tokio::select! {
         ended = keeper.run(wakers) => ended,
         ended = sessions => ended,
+        ended = leaver.run() => ended,
         ended = exits::follow(Path::new(paths::INIT_SOCKET).to_owned(), told, ended) => ended.map(|never| match never {}),
     }
 }

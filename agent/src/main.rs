@@ -15,6 +15,7 @@ mod exports;
 mod identity;
 mod init;
 mod join;
+mod leave;
 mod login1;
 mod machine1;
 mod moments;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use lodge_client::Center;
 use lodge_model::api::ShareHealth;
+use lodge_model::ids::TaskId;
 use lodge_model::node::{BootFile, Role};
 use lodge_model::paths;
 use tokio::sync::watch;
@@ -24,6 +25,7 @@ use crate::reconcile::World;
 use crate::reconcile::plan::Report;
 use crate::session::{self, Session};
 use crate::shutdown::Shutdown;
+use crate::shutdown::drain::LeavingNode;
 use crate::uplink;
 use crate::watch::FileWatch;
 
@@ -46,6 +48,8 @@ struct Ends {
     leaving: watch::Receiver<Option<Duration>>,
     environments: watch::Sender<Reports>,
     silent: watch::Receiver<bool>,
+    told: watch::Sender<Reports>,
+    issued: watch::Sender<Option<TaskId>>,
 }
 
 /// The bus objects and init's announcements; none of them ever ends.
@@ -54,12 +58,25 @@ fn follow_shutdown(locks: Arc<Locks>, center: watch::Receiver<Option<Center>>) -
     let (leaving_sender, leaving) = watch::channel(None);
     let (reports, environments) = watch::channel(Reports::default());
     let (silent_sender, silent) = watch::channel(false);
+    let (told_sender, told) = watch::channel(Reports::default());
+    let (issued_sender, issued) = watch::channel(None);
     let init = Path::new(paths::INIT_SOCKET).to_owned();
     tokio::spawn(Service { locks: Arc::clone(&locks), going_down: is_going_down, init: init.clone() }.run());
     tokio::spawn(machine1::run(environments.clone()));
-    let shutdown = Shutdown { init, locks, going_down, leaving: leaving_sender, environments, silent: silent_sender, center };
+    let leaving_node = LeavingNode { init: init.clone(), center: center.clone(), issued };
+    let shutdown = Shutdown {
+        init,
+        locks,
+        going_down,
+        leaving: leaving_sender,
+        environments,
+        told,
+        silent: silent_sender,
+        center,
+        leaving_node,
+    };
     tokio::spawn(shutdown.run());
-    Ends { leaving, environments: reports, silent }
+    Ends { leaving, environments: reports, silent, told: told_sender, issued: issued_sender }
 }
 
 /// Who this node is; a new center's machine is admitted by its own center first.
@@ -98,6 +115,8 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         orders: ordered.clone(),
         leaving: ends.leaving,
         reports: ends.environments.clone(),
+        key: identity.key(),
+        issued: ends.issued,
     });
     let mut session = Session {
         center: center.clone(),
@@ -108,6 +127,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         report,
         environments: ends.environments.subscribe(),
         silent: ends.silent,
+        told: ends.told,
     };
     tokio::spawn(async move {
         if let Err(error) = console::run(center).await {

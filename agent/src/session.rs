@@ -51,6 +51,8 @@ pub struct Session {
     pub environments: watch::Receiver<Reports>,
     /// Set when the node goes down and everything has been said: then nothing more is.
     pub silent: watch::Receiver<bool>,
+    /// The reports on environments that the center has taken in last.
+    pub told: watch::Sender<Reports>,
 }
 
 /// Why a round of heartbeats ended.
@@ -141,6 +143,7 @@ impl Session {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),
                     Ok(orders) => {
+                        self.told.send_replace(kept.clone());
                         memory.phases_told = all;
                         self.well(memory);
                         self.say_ready(&heartbeat.share);

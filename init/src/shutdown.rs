@@ -36,7 +36,12 @@ pub struct Shutdown {
     pub phases: VecDeque<Phase>,
     /// When the announcement is over at the latest.
     pub announced_until: Duration,
+    /// Nobody can hold the announcement for longer.
+    pub held_until: Duration,
 }
+
+/// The agent can have the machine wait for so long: the longest deadline of a cluster's settings, and a little.
+const LONGEST: Duration = Duration::from_secs(*lodge_model::drain::DEADLINES.end() as u64 + 60);
 
 /// The phases for these services, which are in the order of their start.
 pub fn phases(services: &[&Service]) -> VecDeque<Phase> {
@@ -59,7 +64,7 @@ pub fn phases(services: &[&Service]) -> VecDeque<Phase> {
 impl Shutdown {
     /// Begin.
     pub fn begin(now: Duration, down: Down, cause: Cause, services: &[&Service]) -> Self {
-        Self { down, cause, phases: phases(services), announced_until: now + patience(cause) }
+        Self { down, cause, phases: phases(services), announced_until: now + patience(cause), held_until: now + LONGEST }
     }
 
     /// A second request while it runs can only make it harder: off instead of restart, and never later. Whether anything changed.
@@ -73,6 +78,12 @@ impl Shutdown {
             self.cause = cause;
         }
         *self != before
+    }
+
+    /// The agent needs so long from now on, by the cluster's settings: it is waited for, never longer than `LONGEST` in all.
+    pub fn hold(&mut self, now: Duration, seconds: u32) {
+        let wanted = (now + Duration::from_secs(seconds.into())).min(self.held_until);
+        self.announced_until = self.announced_until.max(wanted);
     }
 
     /// Seconds until it goes on by itself, rounded up.

@@ -283,8 +283,12 @@ pub struct Leaving {
 /// Answer to `Leaving`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeavingReply {
-    /// Seconds that the center asks the machine to wait at most for its certificate.
+    /// Names the certificate that the node waits for.
+    pub id: TaskId,
+    /// Seconds that the center takes to move what it can. What is left then is shut down.
     pub seconds: u32,
+    /// Seconds after which the machine is to be down, whatever is left: by the settings.
+    pub total: u32,
 }
 
 /// What a drained node is to do, in its `Orders`.

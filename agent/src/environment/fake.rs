@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use anyhow::anyhow;
+use lodge_model::drain::Counts;
 use lodge_model::environment::order::{TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{Digest, EnvironmentId};
 
@@ -208,6 +209,12 @@ impl Host for Fake {
         let inner = self.inner();
         let is_here = |found: &Found| left(found) != Vec::<String>::new();
         Ok(inner.here.iter().filter(|(_, found)| is_here(found)).map(|(id, _)| *id).collect())
+    }
+
+    fn count(&self) -> anyhow::Result<Counts> {
+        let inner = self.inner();
+        let mounts = inner.here.values().filter(|found| found.mounts != Mounts::No).count();
+        Ok(Counts { mounts: u32::try_from(mounts)?, ..Counts::default() })
     }
 
     fn look(&self, id: EnvironmentId, template: Option<&TemplateRef>) -> anyhow::Result<Found> {

@@ -26,6 +26,7 @@ pub mod real;
 
 use std::collections::BTreeSet;
 
+use lodge_model::drain::Counts;
 use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
 use lodge_model::ids::EnvironmentId;
 
@@ -43,6 +44,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// What a running one uses. Must not hang.
     fn usage(&self, id: EnvironmentId) -> anyhow::Result<Usage>;
+
+    /// What is left of environments on this node, by the kernel's tables, whoever it belongs to. Must not hang.
+    fn count(&self) -> anyhow::Result<Counts>;
 
     /// Do what is done once; all kinds but `ImportTemplate`. A task that was done already, or was cut short, may be done again. An
     /// environment that runs is frozen for as short as possible and thawed whatever happens.

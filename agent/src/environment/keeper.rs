@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lodge_model::api::Orders;
-use lodge_model::environment::order::{Assignment, Report, State, Task};
-use lodge_model::ids::EnvironmentId;
+use lodge_model::environment::order::{Assignment, Report, State, Task, TemplateRef};
+use lodge_model::ids::{Digest, EnvironmentId};
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::watch;
 
 use super::report::{Reports, Running};
 use super::tasks::{self, Import, Tasks};
+use super::warm;
 use super::worker::{Event, Message, Surroundings, Worker};
 use crate::durable;
 
@@ -49,6 +50,8 @@ pub struct Keeper {
     hands: BTreeMap<EnvironmentId, Hand>,
     tasks: Tasks,
     templates: mpsc::Sender<Task>,
+    warm: mpsc::Sender<TemplateRef>,
+    wanted: BTreeMap<Digest, bool>,
     leaving: Option<Duration>,
     reports: watch::Sender<Reports>,
 }
@@ -68,12 +71,15 @@ impl Keeper {
     /// Nothing is done yet. Outcomes of tasks and assignments are kept below these paths, which must be empty after a boot.
     pub fn new(around: Surroundings, import: Import, kept: &Kept, reports: watch::Sender<Reports>) -> Result<Self> {
         let templates = tasks::start_templates(around.clone(), import)?;
+        let warm = warm::start(around.clone())?;
         Ok(Self {
             around,
             assignments: kept.assignments.clone(),
             hands: BTreeMap::new(),
             tasks: Tasks::read(&kept.tasks),
             templates,
+            warm,
+            wanted: BTreeMap::new(),
             leaving: None,
             reports,
         })
@@ -115,6 +121,14 @@ impl Keeper {
     async fn ordered(&mut self, orders: Option<Orders>) -> Result<()> {
         let Some(orders) = orders else { return Ok(()) };
         self.assigned(orders.environments).await?;
+        self.wanted.retain(|digest, _| orders.warm.iter().any(|template| template.digest == *digest));
+        for template in orders.warm {
+            if self.wanted.contains_key(&template.digest) {
+                continue;
+            }
+            self.wanted.insert(template.digest.clone(), false);
+            self.warm.send(template).map_err(|_| anyhow::anyhow!("the thread that fetches templates has ended"))?;
+        }
         for task in self.tasks.ordered(&orders.tasks) {
             tracing::info!("task {}: {:?}", task.id, task.what);
             match tasks::environment(&task.what) {
@@ -188,6 +202,13 @@ impl Keeper {
 
     fn heard(&mut self, event: Event) -> Result<()> {
         match event {
+            // One that was not fetched is tried again with the next orders.
+            Event::Warm { digest, is_here: false } => drop(self.wanted.remove(&digest)),
+            Event::Warm { digest, is_here: true } => {
+                if let Some(is_here) = self.wanted.get_mut(&digest) {
+                    *is_here = true;
+                }
+            }
             Event::Task { id, outcome } => self.tasks.took(id, outcome)?,
             Event::Step { id, step } => {
                 if let Some(report) = self.hands.get_mut(&id).and_then(|hand| hand.report.as_mut()) {
@@ -211,7 +232,7 @@ impl Keeper {
         let reports = Reports {
             environments: self.hands.values().filter_map(|hand| hand.report.clone()).collect(),
             tasks: self.tasks.reports(),
-            warm: Vec::new(),
+            warm: self.wanted.iter().filter(|(_, is_here)| **is_here).map(|(digest, _)| digest.clone()).collect(),
             running: self.hands.iter().filter_map(|(id, hand)| hand.running(*id)).collect(),
             is_kept: true,
             all_gone,

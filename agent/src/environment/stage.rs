@@ -192,7 +192,7 @@ impl Stage {
         for event in self.said.lock().unwrap().drain(..) {
             match event {
                 Event::Seen { report, is_gone, .. } => (self.report, self.is_gone) = (report, is_gone),
-                Event::Step { .. } => {}
+                Event::Step { .. } | Event::Warm { .. } => {}
                 Event::Task { id, outcome } => drop(self.tasks.insert(id, outcome)),
             }
         }

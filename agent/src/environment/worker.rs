@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use lodge_model::environment::order::{Assignment, Report, State, Task, TaskOutcome, Usage};
-use lodge_model::ids::{BootId, EnvironmentId, TaskId};
+use lodge_model::ids::{BootId, Digest, EnvironmentId, TaskId};
 
 use super::exits::Exits;
 use super::host::{Action, Container, Found, Host, Progress, StepError, TaskDone};
@@ -57,6 +57,13 @@ pub enum Event {
         id: EnvironmentId,
         /// Its name and its percent.
         step: String,
+    },
+    /// A template was to be fetched beforehand.
+    Warm {
+        /// Which.
+        digest: Digest,
+        /// It is on this node.
+        is_here: bool,
     },
     /// A task has come this far.
     Task {

@@ -18,6 +18,7 @@ use super::*;
 use crate::environment::report::Reports;
 use crate::moments::since_boot;
 use crate::shutdown::Shutdown;
+use crate::shutdown::drain::LeavingNode;
 
 #[proxy(
     interface = "org.freedesktop.login1.Manager",
@@ -78,7 +79,19 @@ async fn node() -> Option<Node> {
     let (leaving_sender, leaving) = watch::channel(None);
     let (environments, reports) = watch::channel(Reports::default());
     let (silent, _) = watch::channel(false);
-    let shutdown = Shutdown { init: socket, locks, going_down, leaving: leaving_sender, environments: reports, silent, center };
+    let (told, issued) = (reports.clone(), watch::channel(None).1);
+    let leaving_node = LeavingNode { init: socket.clone(), center: center.clone(), issued };
+    let shutdown = Shutdown {
+        init: socket,
+        locks,
+        going_down,
+        leaving: leaving_sender,
+        environments: reports,
+        told,
+        silent,
+        center,
+        leaving_node,
+    };
     tokio::spawn(shutdown.run());
     let mut node = Node { bus, address, requests, events, environments, leaving, _dir: dir };
     assert_eq!(node.request().await, "subscribe");

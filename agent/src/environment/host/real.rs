@@ -21,6 +21,7 @@ mod container;
 mod disk;
 mod guest;
 mod layout;
+mod left;
 mod look;
 mod owner;
 mod root;
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
+use lodge_model::drain::Counts;
 use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
 use lodge_network::{LinkSpec, Presence};
@@ -136,6 +138,10 @@ impl Host for Real {
 
     fn usage(&self, id: EnvironmentId) -> Result<Usage> {
         self.usage_of(id)
+    }
+
+    fn count(&self) -> Result<Counts> {
+        self.count_left()
     }
 
     fn task(&self, task: &TaskKind, progress: &dyn Progress) -> Result<TaskDone, StepError> {

@@ -70,20 +70,7 @@ impl Node {
 
 impl Agent {
     fn order(&self, environments: Vec<Assignment>, tasks: Vec<Task>) {
-        let orders = Orders {
-            generation: 1,
-            name: "n1".into(),
-            share: None,
-            exports: Vec::new(),
-            reinstall: None,
-            register_again: false,
-            environments,
-            tasks,
-            sessions: Vec::new(),
-            warm: Vec::new(),
-            leave: None,
-        };
-        self.orders.send_replace(Some(orders));
+        self.orders.send_replace(Some(Orders { environments, tasks, ..orders() }));
     }
 
     async fn until(&mut self, is_so: impl FnMut(&Reports) -> bool) -> Reports {
@@ -99,6 +86,22 @@ impl Agent {
             self.told.lock().unwrap().tell(pid, status);
             self.exits.send(pid).unwrap();
         }
+    }
+}
+
+fn orders() -> Orders {
+    Orders {
+        generation: 1,
+        name: "n1".into(),
+        share: None,
+        exports: Vec::new(),
+        reinstall: None,
+        register_again: false,
+        environments: Vec::new(),
+        tasks: Vec::new(),
+        sessions: Vec::new(),
+        warm: Vec::new(),
+        leave: None,
     }
 }
 
@@ -148,6 +151,29 @@ async fn an_agent_that_is_started_again_goes_on_without_the_center() {
     agent.order(Vec::new(), Vec::new());
     agent.until(|reports| reports.is_kept && reports.environments.is_empty()).await;
     assert!(node.fake.list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn templates_are_fetched_before_they_are_needed_and_again_when_that_failed() {
+    let node = Node::new();
+    let has_share = Arc::new(Mutex::new(false));
+    let mut agent = node.start(&has_share);
+    let template = order(Want::Running, 1).template;
+    let warm = |generation| Orders { generation, warm: vec![template.clone()], ..orders() };
+    agent.orders.send_replace(Some(warm(1)));
+    agent.until(|reports| reports.is_kept).await;
+    *has_share.lock().unwrap() = true;
+    let mut generation = 1;
+    // The first try fails for want of a share; each change of the orders tries again.
+    while agent.reports.borrow().warm.is_empty() {
+        generation += 1;
+        agent.orders.send_replace(Some(warm(generation)));
+        let _ = timeout(Duration::from_millis(50), agent.reports.changed()).await;
+        assert!(generation < 200, "it was never fetched");
+    }
+    assert!(agent.reports.borrow().warm == vec![template.digest.clone()]);
+    agent.orders.send_replace(Some(orders()));
+    agent.until(|reports| reports.warm.is_empty()).await;
 }
 
 #[tokio::test]

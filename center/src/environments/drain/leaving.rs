@@ -16,8 +16,8 @@ use crate::flow::World;
 use crate::records::Node;
 use crate::store::Tx;
 
-/// Seconds of a machine's own patience that are kept for its last steps: clean stops are given the half of short deadlines.
-const MARGIN: u32 = 5;
+/// Seconds of a deadline that are kept for clean stops of what could not be moved; the half of short deadlines.
+const STOPS: u32 = 60;
 
 /// A machine goes down: drain it. Said again, it changes nothing but the cause and, to less, the time.
 pub fn leaving(tx: &Tx, world: &World, id: NodeId, said: &Leaving, now: Timestamp) -> Result<LeavingReply, Fault> {
@@ -32,7 +32,8 @@ pub fn leaving(tx: &Tx, world: &World, id: NodeId, said: &Leaving, now: Timestam
     let is_first = !drain.goes_down;
     let until = |seconds: u32| now.checked_add(SignedDuration::from_secs(seconds.into())).ok();
     // A drain that an operator has given less time keeps it; so does one whose end the machine was told before.
-    let wanted = until(default.min(said.seconds.saturating_sub(MARGIN).max(1)));
+    let total = default.min(said.seconds);
+    let wanted = until(total - STOPS.min(total / 2));
     drain.deadline = [wanted, former.as_ref().and_then(|former| former.deadline)].into_iter().flatten().min();
     (drain.boot, drain.goes_down) = (boot, true);
     // The operator's order to go down is being carried out.
@@ -57,7 +58,8 @@ pub fn leaving(tx: &Tx, world: &World, id: NodeId, said: &Leaving, now: Timestam
         request::planned(tx, world, &node, now)?;
     }
     let left = drain.deadline.map_or(0, |deadline| deadline.duration_since(now).as_secs().max(0));
-    Ok(LeavingReply { seconds: u32::try_from(left).unwrap_or(u32::MAX) })
+    let seconds = u32::try_from(left).unwrap_or(u32::MAX);
+    Ok(LeavingReply { id: drain.question, seconds, total: total.min(seconds.saturating_add(STOPS)) })
 }
 
 /// Take a certificate. Its signature must be of the very certificate that the node shows on this connection.
