@@ -28,6 +28,8 @@ const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const NOT_FOUND: i32 = 3;
 const CONFLICT: i32 = 6;
+/// `lodge env exec` could not run the program.
+const NOT_RUN: i32 = 255;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let tiny = bench.artifacts.tiny();
@@ -63,7 +65,7 @@ fn wrong_environments(taken: &str) -> Vec<Case<'_>> {
         (FAILED, create("../web1", &[]), &["name", "../web1"]),
         (FAILED, create("a-name-that-is-longer-than-the-sixty-three-letters-of-a-host-name", &[]), &["name", "63"]),
         (CONFLICT, create(KEEPER, &[]), &["name", "already", KEEPER]),
-        (USAGE, create(NEW, &["--disk", "ten"]), &["--disk", "no size"]),
+        (USAGE, vec!["env", "create", NEW, "--template", TINY, "--disk", "ten"], &["--disk", "no size"]),
         (FAILED, create(NEW, &["--memory", "1M"]), &["memory", "32 MiB"]),
         (FAILED, create(NEW, &["--cpus", "0"]), &["cpu", "a twentieth"]),
         (USAGE, create(NEW, &["--address", "10.77.0"]), &["--address", "10.77.0"]),
@@ -73,9 +75,9 @@ fn wrong_environments(taken: &str) -> Vec<Case<'_>> {
         (FAILED, vec!["env", "create", NEW, "--template", "nothing"], &["no template", "nothing", "template ls"]),
         (FAILED, vec!["env", "resize", KEEPER, "--disk", "300M"], &["disk", "only grows"]),
         (CONFLICT, vec!["env", "set", KEEPER, "--memory", "64G"], &["memory", "has only"]),
-        (CONFLICT, vec!["env", "rollback", KEEPER, "yesterday", "--yes"], &["stop"]),
+        (NOT_FOUND, vec!["env", "rollback", KEEPER, "yesterday", "--yes"], &["snapshot", "yesterday"]),
         (NOT_FOUND, vec!["env", "start", "nowhere"], &["no environment", "nowhere"]),
-        (NOT_FOUND, vec!["env", "exec", "nowhere", "--", "true"], &["no environment", "nowhere"]),
+        (NOT_RUN, vec!["env", "exec", "nowhere", "--", "true"], &["no environment", "nowhere"]),
         (FAILED, vec!["pool", "add", "more", "10.77.0.190-10.77.0.210/24"], &["site", "already"]),
         (FAILED, vec!["pool", "add", "more", "10.77.0.9-10.77.0.1/24"], &["range of addresses"]),
         (CONFLICT, vec!["pool", "rm", "site"], &["in use"]),
