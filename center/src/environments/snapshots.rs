@@ -124,7 +124,7 @@ fn find<'a>(environment: &'a Environment, snapshot: &str) -> Result<&'a Snapshot
     let name = &environment.spec.name;
     let found = environment.snapshots.iter().find(|kept| kept.name == snapshot);
     found.ok_or_else(|| {
-        Fault::not_found(format!("{name} has no snapshot {snapshot:?}; lodge env snapshot ls {name} lists them"))
+        Fault::not_found(format!("{name} has no snapshot {snapshot:?}; lodge env snapshots {name} lists them"))
     })
 }
 
