@@ -1,5 +1,6 @@
 //! What can be asked for. The help texts are the manual.
 
+pub mod drain;
 pub mod environment;
 pub mod hosting;
 
@@ -8,6 +9,7 @@ use clap_complete::Shell;
 use lodge_model::ids::Fingerprint;
 
 use crate::amount::parse_label;
+use drain::{Down, Drain, Set};
 use environment::{Apply, Environment};
 use hosting::{Pool, Template, User};
 
@@ -153,6 +155,29 @@ pub enum Node {
         #[command(flatten)]
         confirm: Confirm,
     },
+    /// Move every environment off a node, and prove it: the node signs that nothing is left. Nothing new comes to it until `undrain`.
+    ///
+    /// First comes the plan: where each goes, and what keeps those that cannot go. One that cannot go blocks only itself.
+    #[command(
+        after_help = "Examples:\n  lodge node drain n1 --dry-run\n  lodge node drain n1 --deadline 15m --reason 'new memory' --wait\n  \
+                            lodge node drain n1 --cancel"
+    )]
+    Drain(Drain),
+    /// Let a node that was drained take environments again.
+    Undrain {
+        /// Name of the node.
+        node: String,
+    },
+    /// Show the newest certificate of a node, checked: what it counted when it was drained, and what became of each environment.
+    Certificate {
+        /// Name of the node.
+        node: String,
+    },
+    /// Drain a node, and switch it off.
+    #[command(visible_alias = "off")]
+    Poweroff(Down),
+    /// Drain a node, and restart it. It takes environments again when it is back.
+    Reboot(Down),
     /// Take a node out of the cluster for good: its certificate no longer counts, it may no longer mount the share.
     Forget(Forget),
 }
@@ -230,6 +255,10 @@ pub enum Token {
 /// `lodge cluster …`.
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
+    /// Show the cluster's settings: how long each kind of shutdown waits, and how many environments move at a time.
+    Settings,
+    /// Change settings.
+    Set(Set),
     /// Show the center's version, fingerprint and bundle, and how many nodes are ready.
     Show,
 }
@@ -289,6 +318,24 @@ mod tests {
         assert_eq!(kind("lodge env exec web1"), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind("lodge env destroy web1 --yes --dry-run"), ErrorKind::ArgumentConflict);
         assert_eq!(kind("lodge apply"), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn a_drain_is_planned_ordered_or_cancelled_and_not_two_of_them() {
+        let Command::Node(Node::Drain(drain)) =
+            parse("lodge node drain n1 --deadline 15m --reason memory --no-wait").unwrap().command
+        else {
+            panic!("drain");
+        };
+        assert_eq!((drain.deadline, drain.reason.as_str(), drain.cancel), (Some(900), "memory", false));
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(kind("lodge node drain n1 --cancel --deadline 15m"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge node drain n1 --wait --no-wait"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge env move web1 --wait --dry-run"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge cluster set"), ErrorKind::MissingRequiredArgument);
+        assert!(
+            parse("lodge node poweroff n1 --yes --reason x").is_ok() && parse("lodge env move web1 --to n2 --restart").is_ok()
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Each command: ask the center, show the answer.
 
+mod drain;
 mod environment;
 mod hosting;
 mod session;
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 use lodge_client::{Center, Error};
 use lodge_model::api::{InstallOrder, NodeDetail};
+use lodge_model::drain::Power;
 use lodge_model::ids::MachineId;
 
 use crate::arguments::{self, Approve, Arguments, Cluster, Command, Forget, Node, Reinstall, Ticket, Token};
@@ -56,6 +58,8 @@ async fn ask(command: Command, out: &Out) -> Result<u8> {
             let token = center.mint_token().await?;
             out.show(&token, |setting| view::token(&token, setting))
         }
+        Command::Cluster(Cluster::Settings) => drain::settings(&center, out).await,
+        Command::Cluster(Cluster::Set(asked)) => drain::set(&center, &asked, out).await,
         Command::Cluster(Cluster::Show) => {
             let cluster = center.cluster().await?;
             out.show(&cluster, |setting| view::cluster(&cluster, setting))
@@ -96,6 +100,11 @@ async fn node(center: &Center, command: Node, out: &Out) -> Result<()> {
             center.confirm_off(&node).await.with_context(|| format!("confirming that {node} is off"))?;
             out.done(&format!("{node} is taken to be off"))
         }
+        Node::Drain(asked) => drain::drain(center, &asked, out).await,
+        Node::Undrain { node } => drain::undrain(center, &node, out).await,
+        Node::Certificate { node } => drain::certificate(center, &node, out).await,
+        Node::Poweroff(asked) => drain::down(center, &asked, Power::Poweroff, out).await,
+        Node::Reboot(asked) => drain::down(center, &asked, Power::Reboot, out).await,
         Node::Forget(asked) => forget(center, &asked, out).await,
     }
 }

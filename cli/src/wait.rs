@@ -26,6 +26,8 @@ pub enum Goal {
     RunningAfter(Option<Timestamp>),
     /// It does not run.
     Stopped,
+    /// It runs after another move than the one that ended then.
+    Moved(Option<Timestamp>),
     /// There is no such environment any more.
     Gone,
     /// None of its tasks is going on.
@@ -54,6 +56,17 @@ pub fn look(name: &str, goal: Goal, view: Option<&EnvironmentView>) -> Standing 
     let reached = match goal {
         Goal::Running => view.phase == Phase::Running,
         Goal::RunningAfter(before) => view.phase == Phase::Running && view.started.is_some() && view.started != before,
+        Goal::Moved(before) => {
+            let last = view.moves.last().filter(|last| last.at != before);
+            return match last {
+                Some(last) => Standing::Reached(format!("{name} has {}", view::moved(last))),
+                None if view.phase == Phase::Destroying => Standing::Never(format!("{name} is being removed")),
+                None if view.moving.is_none() => {
+                    Standing::Never(format!("it does not move any more; {}", view::environment_line(view)))
+                }
+                None => Standing::NotYet(view::environment_line(view)),
+            };
+        }
         Goal::Stopped => matches!(view.phase, Phase::Stopped | Phase::Ended),
         Goal::Gone => false,
         Goal::Idle => return idle(name, view),
@@ -126,6 +139,7 @@ pub async fn until(center: &Center, name: &str, goal: Goal, timeout: u64) -> Res
 mod tests {
     use super::*;
     use crate::view::samples;
+    use lodge_model::drain::MoveView;
     use lodge_model::environment::view::TaskView;
 
     fn in_phase(phase: Phase) -> EnvironmentView {
@@ -161,6 +175,29 @@ mod tests {
         assert!(!reached(Goal::RunningAfter(view.started), &view));
         let later = EnvironmentView { started: Some("2026-11-22T10:00:00Z".parse().unwrap()), ..view.clone() };
         assert!(reached(Goal::RunningAfter(view.started), &later) && reached(Goal::RunningAfter(None), &later));
+    }
+
+    #[test]
+    fn a_move_is_over_with_its_own_gap_and_not_with_that_of_the_last_one() {
+        let done = |at: &str| MoveView {
+            from: "node1".into(),
+            to: Some("node2".into()),
+            way: "restart".into(),
+            at: Some(at.parse().unwrap()),
+            stop_ms: Some(900),
+            gap_ms: Some(2500),
+            note: String::new(),
+        };
+        let last = done("2026-11-22T09:00:00Z");
+        let goes_on = MoveView { at: None, gap_ms: None, ..last.clone() };
+        let goal = Goal::Moved(last.at);
+        let view = EnvironmentView { moves: vec![last.clone()], moving: Some(goes_on), ..in_phase(Phase::Running) };
+        assert!(matches!(look("web1", goal, Some(&view)), Standing::NotYet(_)));
+        let dropped = EnvironmentView { moving: None, ..view.clone() };
+        assert!(matches!(look("web1", goal, Some(&dropped)), Standing::Never(_)));
+        let over = EnvironmentView { moves: vec![last, done("2026-11-22T10:00:00Z")], moving: None, ..view };
+        let words = "web1 has moved from node1 to node2 by restart, away for 2.5 s (stop 0.9 s)";
+        assert_eq!(look("web1", goal, Some(&over)), Standing::Reached(words.into()));
     }
 
     #[test]

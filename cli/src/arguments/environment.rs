@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::Confirm;
+use super::drain::Move;
 use crate::amount::{parse_cpus, parse_label, parse_seconds, parse_size};
 
 /// `lodge env …`.
@@ -74,6 +75,9 @@ pub enum Environment {
     Set(Set),
     /// Make its disk larger, or change its memory and processors; at once, while it runs. A disk does not become smaller.
     Resize(Resize),
+    /// Move it to another node: it is shut down there cleanly and started here with the same disk and addresses.
+    #[command(after_help = "Example:\n  lodge env move web1 --to n2 --wait")]
+    Move(Move),
     /// Give it another name; its host name follows at the next start.
     Rename {
         /// Its name.

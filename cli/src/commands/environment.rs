@@ -62,6 +62,7 @@ pub async fn run(center: &Center, command: Environment, out: &Out) -> Result<u8>
             let change = Change { disk: asked.disk, memory: asked.memory, cpu_millis: asked.cpus, ..Change::default() };
             change_one(center, &asked.name, &change, out).await
         }
+        Environment::Move(asked) => super::drain::move_one(center, &asked, out).await,
         Environment::Rename { name, new } => {
             change_one(center, &name, &Change { name: Some(new), ..Change::default() }, out).await
         }

@@ -85,6 +85,13 @@ pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], sett
     if !view.last_exit.is_empty() {
         rows.push(("last end", view.last_exit.clone()));
     }
+    if let Some(moving) = &view.moving {
+        rows.push(("moves", format!("from {} to {}", moving.from, or_dash(moving.to.as_deref()))));
+    }
+    rows.extend(view.moves.iter().filter_map(|done| {
+        let at = done.at.map(|at| time(at, setting))?;
+        Some(("move", format!("{at}: {}", super::moved(done))))
+    }));
     rows.push(("epoch", view.epoch.to_string()));
     rows.push(("id", view.id.to_string()));
     rows.extend(view.tasks.iter().map(|task| ("task", format!("{}: {}", task.what, outcome(&task.outcome)))));
