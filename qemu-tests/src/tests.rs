@@ -16,6 +16,7 @@ use crate::{
 
 mod agent_killed;
 mod center_away;
+mod drain;
 mod env_debian;
 mod env_input;
 mod env_many;
@@ -59,6 +60,12 @@ pub const TESTS: &[VmTest] = &[
         about: "wrong names, sizes, addresses, orders and archives through `lodge`: told, with an exit status, and nothing is left",
         in_default: true,
         run: env_input::run,
+    },
+    VmTest {
+        name: "drain",
+        about: "by an operator and by the power button: all environments run elsewhere, nothing acknowledged is lost, counted zeros",
+        in_default: true,
+        run: drain::run,
     },
     VmTest {
         name: "node-loss",

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Counts up, each number on the disk before it is said.
-const WRITER: &str = "n=0; while :; do n=$((n+1)); echo $n >> /root/records; sync /root/records; echo $n; done";
+pub const WRITER: &str = "n=0; while :; do n=$((n+1)); echo $n >> /root/records; sync /root/records; echo $n; done";
 /// Records before the power goes.
 const RECORDS: u64 = 25;
 /// The share lets go of a dead client's lock within this, and the disk is recovered.
