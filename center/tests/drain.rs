@@ -240,6 +240,11 @@ async fn a_machine_that_goes_down_is_drained_whoever_asked() {
     let view = until(&operator, [&mut first, &mut second], |view| view.state == DrainState::Certifying).await;
     assert!(view.cause == Cause::Button && view.items.iter().all(|item| item.verdict == Verdict::Moved), "{view:?}");
     assert!(certify(&mut first).await.issued);
+    // An agent that is started again meanwhile counts again.
+    first.until(|orders| orders.leave.is_none()).await;
+    let again = first.center.leaving(&leaving(&first, Cause::Ups, 20)).await.unwrap();
+    first.until(|orders| matches!(&orders.leave, Some(Leave::Certify { id, .. }) if *id == again.id)).await;
+    assert!(certify(&mut first).await.issued);
     let node = operator.node("node1").await.unwrap().node;
     assert!(node.drain.contains("its power button") && node.drain.contains("goes down"), "{node:?}");
 }

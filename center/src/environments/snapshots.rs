@@ -123,9 +123,7 @@ fn with_disk(environment: Environment) -> Result<Environment, Fault> {
 fn find<'a>(environment: &'a Environment, snapshot: &str) -> Result<&'a Snapshot, Fault> {
     let name = &environment.spec.name;
     let found = environment.snapshots.iter().find(|kept| kept.name == snapshot);
-    found.ok_or_else(|| {
-        Fault::not_found(format!("{name} has no snapshot {snapshot:?}; lodge env snapshots {name} lists them"))
-    })
+    found.ok_or_else(|| Fault::not_found(format!("{name} has no snapshot {snapshot:?}; lodge env snapshots {name} lists them")))
 }
 
 /// Nothing else may be going on with that very snapshot.

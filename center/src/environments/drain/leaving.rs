@@ -38,10 +38,13 @@ pub fn leaving(tx: &Tx, world: &World, id: NodeId, said: &Leaving, now: Timestam
     (drain.boot, drain.goes_down) = (boot, true);
     // The operator's order to go down is being carried out.
     drain.then = None;
-    if is_first {
-        drain.cause = former.as_ref().map_or(said.cause, |former| former.cause);
+    // An agent that has started anew does not know of the certificate: it counts again.
+    if is_first || drain.state == DrainState::Drained {
         drain.question = TaskId(uuid::Uuid::new_v4());
         drain.state = DrainState::Draining;
+    }
+    if is_first {
+        drain.cause = former.as_ref().map_or(said.cause, |former| former.cause);
         let power = format!("{:?}", said.power).to_lowercase();
         view::log(
             tx,

@@ -37,7 +37,11 @@ pub fn drain(tx: &Tx, world: &World, name: &str, order: &DrainOrder, now: Timest
     let mut drain = former.clone().unwrap_or_else(|| new(&node, lodge_model::drain::Cause::Operator, now));
     // One that was ordered to stay stays, whatever comes after it.
     drain.stays = former.as_ref().is_some_and(|former| former.stays) || order.then.is_none();
-    drain.deadline = deadline;
+    drain.deadline = match former.as_ref().filter(|former| former.goes_down) {
+        // The machine goes down by then, whatever is ordered.
+        Some(former) => [former.deadline, deadline].into_iter().flatten().min(),
+        None => deadline,
+    };
     drain.then = order.then.or(drain.then);
     if !order.reason.is_empty() {
         drain.reason.clone_from(&order.reason);
