@@ -54,6 +54,7 @@ pub struct Arguments {
 enum Message {
     Line(RackLine),
     Environment(Box<EnvironmentView>),
+    Drain { node: String, done: bool },
     Built(Result<Box<Built>>),
     Stop,
 }
@@ -164,6 +165,13 @@ fn build(
         let hosting = Hosting::prepare(rack, &operator)?;
         let mut show = |found: &EnvironmentView| drop(tell.send(Message::Environment(Box::new(found.clone()))));
         hosting.create_all(rack, &operator, &ENVIRONMENTS, &mut show)?;
+        if nodes > 1 {
+            let first = node_name(1);
+            drop(tell.send(Message::Drain { node: first.clone(), done: false }));
+            operator.lodge(&["node", "drain", &first, "--reason", "the demo shows it", "--wait"])?;
+            operator.environments()?.iter().for_each(&mut show);
+            drop(tell.send(Message::Drain { node: first, done: true }));
+        }
         Ok((operator, Some(hosting)))
     };
     match fill(&mut rack) {
@@ -178,7 +186,8 @@ fn follow(hear: &Receiver<Message>, show: &mut Show) -> Result<Box<Built>> {
         match hear.recv().context("the rack is gone")? {
             Message::Built(Ok(built)) => {
                 // The lines that the rack has seen by now are still on their way here.
-                let rows = built.site.nodes.len() + 1 + built.hosting.iter().count() * ENVIRONMENTS.len();
+                let drains = usize::from(built.hosting.is_some() && built.site.nodes.len() > 1);
+                let rows = built.site.nodes.len() + 1 + built.hosting.iter().count() * ENVIRONMENTS.len() + drains;
                 while show.ready() < rows {
                     show.message(&hear.recv().context("the rack is gone")?);
                 }
@@ -211,6 +220,14 @@ fn farewell(Built { site, hosting }: &Built, dir: &Path, seconds: u64, once: boo
     text += &site.operator.lodge(&["node", "ls"])?;
     if let Some(hosting) = hosting {
         text += &environments(site, hosting)?;
+        if site.nodes.len() > 1 {
+            text += &format!(
+                "\nlodge node certificate {0}\n{1}",
+                node_name(1),
+                site.operator.lodge(&["node", "certificate", &node_name(1)])?
+            );
+            site.operator.lodge(&["node", "undrain", &node_name(1)])?;
+        }
     }
     text += &format!("\nHow long each phase took:\n{}", scenario::timelines(&site.rack));
     if once {

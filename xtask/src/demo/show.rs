@@ -54,8 +54,18 @@ impl Show {
         match message {
             Message::Line(line) => self.line(line),
             Message::Environment(found) => self.environment(found),
+            Message::Drain { node, done } => self.drain(node, *done),
             Message::Built(_) | Message::Stop => {}
         }
+    }
+
+    /// Show that a node is being drained, or has been.
+    fn drain(&mut self, node: &str, done: bool) {
+        let step =
+            format!("{node}: its environments {}", if done { "have moved, nothing is left" } else { "move to other nodes" });
+        let row = Row { step: step.clone(), percent: if done { 100 } else { 0 }, ready: done };
+        let change = if done { Change::Ready } else { Change::Step { step, percent: 0 } };
+        self.change("drain", row, &change);
     }
 
     /// Show where an environment stands.
