@@ -123,3 +123,6 @@ fn power_of(down: Down) -> Power {
         Down::Reboot => Power::Reboot,
     }
 }
+
+#[cfg(test)]
+mod tests;
