@@ -117,6 +117,20 @@ mod tests {
     use crate::services::{for_install, for_roles};
     use lodge_model::node::Role;
 
+    #[test]
+    fn the_agent_can_hold_it_for_longer_but_not_for_ever_and_the_button_ends_that() {
+        let at = Duration::from_secs;
+        let mut shutdown = Shutdown::begin(at(100), Down::Poweroff, Cause::Power, &[]);
+        shutdown.hold(at(110), 20);
+        assert_eq!(shutdown.seconds_left(at(110)), 50, "what was announced stays");
+        shutdown.hold(at(110), 180);
+        assert_eq!(shutdown.seconds_left(at(110)), 180);
+        shutdown.hold(at(110), u32::MAX);
+        assert_eq!(shutdown.seconds_left(at(100)), 3660);
+        assert!(shutdown.press(at(200), Down::Poweroff, Cause::Button));
+        assert_eq!(shutdown.seconds_left(at(200)), 300);
+    }
+
     fn names(services: &[&Service]) -> Vec<String> {
         let name = |phase: &Phase| match phase {
             Phase::Stop(unit) => services[*unit].name.to_owned(),
