@@ -78,10 +78,10 @@ fn another_descriptor(site: &Site) -> Result<String> {
     let (first, second) = (site.rack.machine(FIRST)?, site.rack.machine(SECOND)?);
     first.run(&format!("truncate -s 16M {}/{PROBE}", paths::SHARE))?;
     hold(take_lock(first, PROBE)?, || format!("{FIRST} does not get the lock of a new file"))?;
-    let device = first.run(&format!("losetup -f --show --direct-io=on {}/{PROBE}", paths::SHARE))?;
+    let device = first.run(&format!("/usr/sbin/losetup -f --show --direct-io=on {}/{PROBE}", paths::SHARE))?;
     let device = device.trim();
     first.run(&format!(
-        "setsid sh -c 'n=0; while head -c 4096 /dev/urandom | dd of={device} bs=4k count=1 seek=$((n % 4096)) oflag=direct conv=notrunc; \
+        "setsid sh -c 'n=0; while head -c 4096 /dev/urandom | /usr/bin/dd of={device} bs=4k count=1 seek=$((n % 4096)) oflag=direct conv=notrunc; \
          do n=$((n+1)); echo $n > /run/written; done' >/run/dd 2>&1 & echo $! > /run/writer"
     ))?;
     let written = more_is_written(site, first, 0)?;
@@ -92,7 +92,7 @@ fn another_descriptor(site: &Site) -> Result<String> {
     let more = more_is_written(site, first, written)? - written;
     let after = digest(site, PROBE)?;
     hold(before != after, || "writes after the loss of such a lock did no damage: the test proves nothing".into())?;
-    first.run(&format!("kill -- -$(cat /run/writer); rm /run/writer /run/written; losetup -d {device}"))?;
+    first.run(&format!("kill -TERM -$(cat /run/writer); rm /run/writer /run/written; /usr/sbin/losetup -d {device}"))?;
     drop_lock(first)?;
     drop_lock(second)?;
     second.run(&format!("rm {}/{PROBE}", paths::SHARE))?;
