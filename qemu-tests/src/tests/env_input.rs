@@ -141,7 +141,8 @@ fn is_refused(site: &Site, status: i32, arguments: &[&str], words: &[&str]) -> R
     hold(ended.code() == Some(status), || format!("{line} ended with {ended}, not {status}: {said}"))?;
     hold(words.iter().all(|word| said.contains(word)), || format!("{line} says nothing of {words:?}: {said}"))?;
     hold(stdout.is_empty(), || format!("{line} failed and says {:?}", String::from_utf8_lossy(&stdout)))?;
-    Ok(format!("  {status}: {}", said.lines().next().unwrap_or_default()))
+    let told = said.lines().find(|line| words.iter().any(|word| line.contains(word)));
+    Ok(format!("  {status}: {}", told.unwrap_or(&said)))
 }
 
 /// All that a refused input might leave.
