@@ -59,6 +59,11 @@ pub enum Standing {
 }
 
 impl Identity {
+    /// Its key.
+    pub fn key(&self) -> KeyPem {
+        KeyPem(self.key.clone())
+    }
+
     /// Its way to the center.
     pub fn center(&self) -> Result<Center> {
         let auth = Auth::Certificate { cert_pem: self.certificate.clone(), key_pem: self.key.clone() };

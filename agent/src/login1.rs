@@ -100,7 +100,7 @@ impl Service {
 }
 
 /// Where the bus is: as the environment says, else where it listens. `/var/run`, which zbus would take, is not on every node.
-fn system_bus() -> zbus::Result<Address> {
+pub fn system_bus() -> zbus::Result<Address> {
     match std::env::var_os("DBUS_SYSTEM_BUS_ADDRESS") {
         Some(_) => Address::system(),
         None => "unix:path=/run/dbus/system_bus_socket".try_into(),
@@ -108,4 +108,4 @@ fn system_bus() -> zbus::Result<Address> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

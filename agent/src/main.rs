@@ -5,14 +5,19 @@
 //! because somebody is silent.
 
 mod backoff;
+mod channel;
 mod console;
+mod consoles;
 mod durable;
+mod environment;
 mod esp;
 mod exports;
 mod identity;
 mod init;
 mod join;
+mod leave;
 mod login1;
+mod machine1;
 mod moments;
 mod network;
 mod ready;
@@ -41,6 +46,8 @@ struct Arguments {
 enum Command {
     /// Register with the center, look after the share, and offer org.freedesktop.login1 on the system bus.
     Run,
+    /// Hold the consoles of this node's environments, so that they outlive restarts of the agent.
+    Consoles,
     /// Bring the uplink up as node.json says, write /etc/resolv.conf and /run/lodge/network.json, keep the lease.
     Network,
 }
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
         .init();
     let ended = match arguments.command {
         Command::Run => in_runtime(run::run()),
+        Command::Consoles => in_runtime(consoles::serve(consoles::Places::default())),
         Command::Network => network::start().map(network::keep).map(|never| match never {}),
     };
     match ended {

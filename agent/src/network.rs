@@ -1,12 +1,13 @@
-//! `agent network`: bring the uplink up, say how in `network.json`, keep the lease. It blocks; init runs it as a service of its own.
+//! `agent network`: bring the uplink up (on a worker as a port of the bridge that environments are connected to), say how in
+//! `network.json`, keep the lease. It blocks; init runs it as a service of its own.
 
 use std::convert::Infallible;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use lodge_model::node::NodeFile;
+use lodge_model::node::{NodeFile, Role};
 use lodge_model::paths;
-use lodge_network::{Lease, Uplink};
+use lodge_network::{Lease, On, Uplink};
 
 use crate::moments::{self, Moments};
 use crate::{durable, uplink};
@@ -17,7 +18,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub fn start() -> Result<Lease> {
     let text = std::fs::read_to_string(paths::NODE_FILE).with_context(|| format!("reading {}", paths::NODE_FILE))?;
     let node: NodeFile = serde_json::from_str(&text).with_context(|| format!("reading {}", paths::NODE_FILE))?;
-    let lease = lodge_network::bring_up(node.network.as_ref(), &mut log).context("bringing the uplink up")?;
+    let on = if node.roles.contains(&Role::Worker) { On::Bridge } else { On::Link };
+    let lease = lodge_network::bring_up(node.network.as_ref(), on, &mut log).context("bringing the uplink up")?;
     publish(lease.uplink())?;
     Moments::new(moments::DIR).record(moments::NETWORK)?;
     Ok(lease)

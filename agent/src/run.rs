@@ -2,23 +2,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lodge_client::Center;
-use lodge_model::node::BootFile;
+use lodge_model::api::ShareHealth;
+use lodge_model::ids::TaskId;
+use lodge_model::node::{BootFile, Role};
 use lodge_model::paths;
 use tokio::sync::watch;
 
 use crate::console;
+use crate::environment::report::Reports;
+use crate::environment::{self, Setting};
 use crate::identity::{self, Files, Identity, Standing};
 use crate::join;
 use crate::login1::Service;
 use crate::login1::locks::{self, Locks};
+use crate::machine1;
 use crate::moments::{self, Moments};
 use crate::reconcile::World;
 use crate::reconcile::plan::Report;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::shutdown::Shutdown;
+use crate::shutdown::drain::LeavingNode;
 use crate::uplink;
 use crate::watch::FileWatch;
 
@@ -27,26 +34,49 @@ pub async fn run() -> Result<()> {
     let moments = Moments::new(moments::DIR);
     moments.record(moments::AGENT)?;
     let boot = boot_file()?;
-    let (going_down, is_going_down) = watch::channel(false);
     let (center_sender, center) = watch::channel(None);
     // From the first moment on: a node that cannot reach its center can still be shut down in order.
-    follow_shutdown(Locks::open(Path::new(locks::DIR))?, going_down, is_going_down.clone(), center);
+    let ends = follow_shutdown(Locks::open(Path::new(locks::DIR))?, center);
     let identity = identity().await?;
     let center = identity.center()?;
     center_sender.send_replace(Some(center.clone()));
-    reconcile(identity, center, boot, moments, is_going_down).await
+    reconcile(identity, center, boot, moments, ends).await
 }
 
-/// The bus object and init's announcements; neither ever ends.
-fn follow_shutdown(
-    locks: Arc<Locks>,
-    going_down: watch::Sender<bool>,
-    is_going_down: watch::Receiver<bool>,
-    center: watch::Receiver<Option<Center>>,
-) {
+/// What the rest of the agent has to do with a shutdown.
+struct Ends {
+    leaving: watch::Receiver<Option<Duration>>,
+    environments: watch::Sender<Reports>,
+    silent: watch::Receiver<bool>,
+    told: watch::Sender<Reports>,
+    issued: watch::Sender<Option<TaskId>>,
+}
+
+/// The bus objects and init's announcements; none of them ever ends.
+fn follow_shutdown(locks: Arc<Locks>, center: watch::Receiver<Option<Center>>) -> Ends {
+    let (going_down, is_going_down) = watch::channel(false);
+    let (leaving_sender, leaving) = watch::channel(None);
+    let (reports, environments) = watch::channel(Reports::default());
+    let (silent_sender, silent) = watch::channel(false);
+    let (told_sender, told) = watch::channel(Reports::default());
+    let (issued_sender, issued) = watch::channel(None);
     let init = Path::new(paths::INIT_SOCKET).to_owned();
     tokio::spawn(Service { locks: Arc::clone(&locks), going_down: is_going_down, init: init.clone() }.run());
-    tokio::spawn(Shutdown { init, locks, going_down, center }.run());
+    tokio::spawn(machine1::run(environments.clone()));
+    let leaving_node = LeavingNode { init: init.clone(), center: center.clone(), issued };
+    let shutdown = Shutdown {
+        init,
+        locks,
+        going_down,
+        leaving: leaving_sender,
+        environments,
+        told,
+        silent: silent_sender,
+        center,
+        leaving_node,
+    };
+    tokio::spawn(shutdown.run());
+    Ends { leaving, environments: reports, silent, told: told_sender, issued: issued_sender }
 }
 
 /// Who this node is; a new center's machine is admitted by its own center first.
@@ -72,17 +102,33 @@ async fn address() -> Result<String> {
     Ok(uplink::read()?.ip().to_owned())
 }
 
-async fn reconcile(
-    identity: Identity,
-    center: Center,
-    boot: BootFile,
-    moments: Moments,
-    going_down: watch::Receiver<bool>,
-) -> Result<()> {
+async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: Moments, ends: Ends) -> Result<()> {
     let (orders, ordered) = watch::channel(None);
     let (report_sender, report) = watch::channel(Report::default());
     let world = World::new(identity.file.clone(), identity.node, boot.clone(), moments.clone())?;
-    let mut session = Session { center: center.clone(), file: identity.file, boot, moments, orders, report, going_down };
+    let environments = environment::run(Setting {
+        share: share_of(&identity.file.roles).into(),
+        node: identity.node,
+        boot: session::boot_id()?,
+        center: center.clone(),
+        is_share_well: is_share_well(report.clone()),
+        orders: ordered.clone(),
+        leaving: ends.leaving,
+        reports: ends.environments.clone(),
+        key: identity.key(),
+        issued: ends.issued,
+    });
+    let mut session = Session {
+        center: center.clone(),
+        file: identity.file,
+        boot,
+        moments,
+        orders,
+        report,
+        environments: ends.environments.subscribe(),
+        silent: ends.silent,
+        told: ends.told,
+    };
     tokio::spawn(async move {
         if let Err(error) = console::run(center).await {
             tracing::warn!("the console is no longer sent to the center: {error:#}");
@@ -96,7 +142,28 @@ async fn reconcile(
     tokio::select! {
         ended = talk => ended,
         ended = world.run(ordered, report_sender) => ended,
+        ended = environments => ended.context("looking after the environments"),
     }
+}
+
+/// Whether the share is in order, as the reconciler's reports say.
+fn is_share_well(mut reports: watch::Receiver<Report>) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            let is_well = matches!(reports.borrow_and_update().share, ShareHealth::Serving | ShareHealth::Mounted { .. });
+            sender.send_if_modified(|last| std::mem::replace(last, is_well) != is_well);
+            if reports.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// A share node does what is asked of it on its own data: its tasks need no mount.
+fn share_of(roles: &[Role]) -> &'static str {
+    if roles.contains(&Role::Share) { paths::SHARE_DATA } else { paths::SHARE }
 }
 
 fn boot_file() -> Result<BootFile> {

@@ -1,5 +1,5 @@
 //! The agent's talk with the center: register, then one heartbeat after the other. The answers are orders; what is reported is
-//! whatever the reconciler said last.
+//! whatever the reconciler and the keeper of environments said last.
 //!
 //! The center holds a heartbeat while it has no news, so that orders arrive at once. When the center is away the node goes on as it
 //! is; the pauses between tries stay short, so that the node is `ready` again soon after the center is back.
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backoff::Backoff;
 use crate::durable;
+use crate::environment::report::Reports;
 use crate::moments::{self, Moments};
 use crate::reconcile::plan::Report;
 use crate::uplink;
@@ -46,8 +47,12 @@ pub struct Session {
     pub orders: watch::Sender<Option<Orders>>,
     /// Where reports come from.
     pub report: watch::Receiver<Report>,
-    /// Set when the node is going down: then nothing more is said.
-    pub going_down: watch::Receiver<bool>,
+    /// Where the reports on environments come from.
+    pub environments: watch::Receiver<Reports>,
+    /// Set when the node goes down and everything has been said: then nothing more is.
+    pub silent: watch::Receiver<bool>,
+    /// The reports on environments that the center has taken in last.
+    pub told: watch::Sender<Reports>,
 }
 
 /// Why a round of heartbeats ended.
@@ -73,10 +78,10 @@ impl Session {
         let mut memory = Memory { newest, phases_told: 0, backoff: Backoff::up_to(PAUSE_MAX), complaint: String::new() };
         let mut network = FileWatch::new(Path::new(uplink::FILE))?;
         loop {
-            let mut going_down = self.going_down.clone();
+            let mut silent = self.silent.clone();
             let registered = tokio::select! {
                 registered = self.register(&mut memory) => registered,
-                end = down(&mut going_down) => return end,
+                end = down(&mut silent) => return end,
             };
             let address = match registered {
                 Ok(address) => address,
@@ -84,7 +89,7 @@ impl Session {
                     self.complain(&mut memory, &error, "registering with the center");
                     tokio::select! {
                         () = sleep(memory.backoff.pause()) => continue,
-                        end = down(&mut going_down) => return end,
+                        end = down(&mut silent) => return end,
                     }
                 }
             };
@@ -130,23 +135,27 @@ impl Session {
             let phases = self.moments.phases(&self.boot);
             let all = phases.len();
             let phases = if all > memory.phases_told { phases } else { Vec::new() };
+            let kept = self.environments.borrow_and_update().clone();
             let Report { share, generation, problem } = report.clone();
-            let heartbeat = Heartbeat { boot, share, generation, problem, phases };
+            let Reports { environments, tasks, warm, .. } = kept.clone();
+            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),
                     Ok(orders) => {
+                        self.told.send_replace(kept.clone());
                         memory.phases_told = all;
                         self.well(memory);
                         self.say_ready(&heartbeat.share);
                         let before = memory.newest.value;
                         self.take(memory, orders)?;
                         if memory.newest.value == before {
-                            let mut report_now = self.report.clone();
+                            let (mut report_now, mut kept_now) = (self.report.clone(), self.environments.clone());
                             tokio::select! {
                                 () = sleep_until(began + BEAT_MIN) => {}
                                 () = urgent(&mut report_now, &report) => {}
-                                end = down(&mut self.going_down) => return end.map(|()| End::Down),
+                                () = urgent_of_environments(&mut kept_now, &kept) => {}
+                                end = down(&mut self.silent) => return end.map(|()| End::Down),
                             }
                         }
                     }
@@ -161,13 +170,14 @@ impl Session {
                 },
                 // News do not wait for the answer to old ones.
                 () = urgent(&mut self.report, &report) => {}
+                () = urgent_of_environments(&mut self.environments, &kept) => {}
                 changed = network.changed() => {
                     changed?;
                     if uplink::read()?.ip() != address {
                         return Ok(End::Register);
                     }
                 }
-                end = down(&mut self.going_down) => return end.map(|()| End::Down),
+                end = down(&mut self.silent) => return end.map(|()| End::Down),
             }
         }
     }
@@ -230,6 +240,14 @@ async fn urgent(report: &mut watch::Receiver<Report>, told: &Report) {
     }
 }
 
+/// Wait for news of environments that the center should have now.
+async fn urgent_of_environments(reports: &mut watch::Receiver<Reports>, told: &Reports) {
+    if reports.wait_for(|now| now.is_news(told)).await.is_err() {
+        // The keeper has ended, and the agent with it.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The kernel log reaches every console; where there is none, standard error does.
 fn say(line: &str) {
     let name = progress::PREFIX.trim_end_matches(": ");
@@ -239,8 +257,8 @@ fn say(line: &str) {
     }
 }
 
-async fn down(going_down: &mut watch::Receiver<bool>) -> Result<()> {
-    going_down.wait_for(|down| *down).await.map(drop).context("following the shutdown")
+async fn down(silent: &mut watch::Receiver<bool>) -> Result<()> {
+    silent.wait_for(|silent| *silent).await.map(drop).context("following the shutdown")
 }
 
 /// The newest generation of orders that was seen in this boot.
@@ -269,7 +287,8 @@ impl Generation {
     }
 }
 
-fn boot_id() -> Result<BootId> {
+/// The id of this boot.
+pub fn boot_id() -> Result<BootId> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let text = fs::read_to_string(PATH).with_context(|| format!("reading {PATH}"))?;
     text.parse().with_context(|| format!("reading {PATH}"))
@@ -283,6 +302,7 @@ fn kernel() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lodge_model::environment::order::{Report as EnvironmentReport, State, Usage};
 
     #[test]
     fn orders_older_than_the_newest_are_refused_even_after_a_restart() {
@@ -306,6 +326,35 @@ mod tests {
         assert!(tokio::time::timeout(soon, urgent(&mut receiver, &told)).await.is_err());
         sender.send_replace(report(ShareHealth::Failed { error: "frozen".into() }));
         tokio::time::timeout(Duration::from_secs(5), urgent(&mut receiver, &told)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_environment_that_changes_does_not_wait_for_the_next_beat() {
+        let report = |state, memory| Reports {
+            environments: vec![environment_report(state, memory)],
+            is_kept: true,
+            ..Reports::default()
+        };
+        let told = report(State::Stopping, 1);
+        let (sender, mut receiver) = watch::channel(told.clone());
+        let soon = Duration::from_millis(20);
+        sender.send_replace(report(State::Stopping, 2));
+        assert!(tokio::time::timeout(soon, urgent_of_environments(&mut receiver, &told)).await.is_err());
+        sender.send_replace(report(State::Released, 2));
+        tokio::time::timeout(Duration::from_secs(5), urgent_of_environments(&mut receiver, &told)).await.unwrap();
+    }
+
+    fn environment_report(state: State, memory: u64) -> EnvironmentReport {
+        EnvironmentReport {
+            id: "00000000-0000-0000-0000-000000000005".parse().unwrap(),
+            epoch: 1,
+            state,
+            problem: String::new(),
+            usage: Some(Usage { memory, ..Usage::default() }),
+            starts: 0,
+            last_exit: String::new(),
+            restarts_done: 0,
+        }
     }
 
     #[test]

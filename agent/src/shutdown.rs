@@ -1,5 +1,7 @@
-//! Going down in order: init announces it, whatever the cause; the agent holds it back for who asked for that, says good-bye to the
-//! center, and lets init proceed. init waits no longer than the cause's deadline, so nothing here can keep a machine up for ever.
+//! Going down in order: init announces it, whatever the cause; the agent holds it back for who asked for that, has the node drained by
+//! the center, stops what is left, says good-bye, and lets init proceed. init waits no longer than the cause's deadline, so nothing here can keep a machine up for ever.
+
+pub mod drain;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -16,12 +18,23 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
+use crate::environment::report::Reports;
 use crate::init::{self, Events};
 use crate::login1::inhibitors::{Book, Operation};
 use crate::login1::locks::Locks;
+use crate::moments::since_boot;
+use drain::LeavingNode;
 
 /// What the agent needs for its own last words, within the deadline.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// What environments are given to shut down at least, where there is so much time.
+const STOP_TIME: Duration = Duration::from_secs(60);
+/// What it takes to take down an environment that was killed.
+const TAKE_DOWN: Duration = Duration::from_secs(5);
+/// What the last report takes on its way to the center.
+const LAST_REPORT: Duration = Duration::from_secs(4);
+/// The center is waited for so long when nothing runs here.
+const NOTHING_TO_MOVE: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Waits for init's word.
@@ -32,8 +45,18 @@ pub struct Shutdown {
     pub locks: Arc<Locks>,
     /// Set when the node is going down.
     pub going_down: watch::Sender<bool>,
+    /// Set then as well: the time since the kernel started by which no environment may be left.
+    pub leaving: watch::Sender<Option<Duration>>,
+    /// What has become of the environments.
+    pub environments: watch::Receiver<Reports>,
+    /// What of that the center has taken in.
+    pub told: watch::Receiver<Reports>,
+    /// Set when the environments are gone or the time is over: nothing more is said to the center.
+    pub silent: watch::Sender<bool>,
     /// The center, once the node has one.
     pub center: watch::Receiver<Option<Center>>,
+    /// The drain, which comes first.
+    pub leaving_node: LeavingNode,
 }
 
 impl Shutdown {
@@ -77,9 +100,15 @@ impl Shutdown {
 
     async fn go_down(&self, down: Down, cause: Cause, deadline: Duration) {
         tracing::info!("going down: {down} by {cause}");
-        self.wait_for_blocks(cause, deadline.saturating_sub(timing::INHIBIT_DELAY_MAX + LAST_WORDS)).await;
+        let end = since_boot() + deadline;
+        let reserve = timing::INHIBIT_DELAY_MAX + self.reserve(deadline) + LAST_WORDS;
+        let limit = deadline.saturating_sub(reserve);
+        let drain = self.leaving_node.drain(down, cause, end, self.alone(limit));
+        let ((), end) = tokio::join!(self.wait_for_blocks(cause, limit), drain);
         self.going_down.send_if_modified(|is_going_down| !std::mem::replace(is_going_down, true));
-        self.wait_for_delays().await;
+        tokio::join!(self.wait_for_delays(), self.wait_for_environments(end.saturating_sub(LAST_WORDS)));
+        self.wait_until_told(end).await;
+        self.silent.send_replace(true);
         self.say_goodbye(down, cause).await;
         if let Err(error) = init::request(&self.init, &Request::Proceed).await {
             tracing::warn!("{error:#}; init goes on by itself at its deadline");
@@ -112,6 +141,51 @@ impl Shutdown {
         let delays = |book: &Book| book.delaying(&[Operation::Shutdown]).map(ToString::to_string).collect::<Vec<_>>();
         if timeout(timing::INHIBIT_DELAY_MAX, self.locks.until(|book| delays(book).is_empty())).await.is_err() {
             tracing::warn!("not waiting any longer for {}", self.locks.look(delays).join(" and "));
+        }
+    }
+
+    /// What is kept for the environments, whoever holds the shutdown back.
+    fn reserve(&self, deadline: Duration) -> Duration {
+        let has_none = self.environments.borrow().environments.is_empty();
+        if has_none { Duration::ZERO } else { STOP_TIME.min(deadline / 2) }
+    }
+
+    /// How long the center is waited for while it does not answer: not for long where there is nothing to move.
+    fn alone(&self, limit: Duration) -> Duration {
+        let has_none = self.environments.borrow().environments.is_empty();
+        if has_none { limit.min(NOTHING_TO_MOVE) } else { limit }
+    }
+
+    /// The center hears that they are gone before it hears that the node is: then they may start elsewhere at once.
+    async fn wait_until_told(&self, end: Duration) {
+        if self.center.borrow().is_none() {
+            return;
+        }
+        let limit = LAST_REPORT.min(end.saturating_sub(since_boot()));
+        let mut told = self.told.clone();
+        let is_told = |told: &Reports| !self.environments.borrow().is_news(told);
+        let both = async {
+            let _ = told.wait_for(is_told).await;
+            self.leaving_node.certified(limit).await;
+        };
+        if timeout(limit, both).await.is_err() {
+            tracing::warn!("the center has not taken in that nothing is left here within {} s", limit.as_secs());
+        }
+    }
+
+    /// Every environment shuts down, as it does at any stop; what has not is killed in time for the rest.
+    async fn wait_for_environments(&self, end: Duration) {
+        self.leaving.send_replace(Some(end.saturating_sub(TAKE_DOWN)));
+        let mut environments = self.environments.clone();
+        let limit = end.saturating_sub(since_boot());
+        match timeout(limit, environments.wait_for(Reports::may_go_down)).await {
+            Ok(Ok(_)) => tracing::info!("no environment is left on this node"),
+            Ok(Err(_)) => tracing::warn!("nobody looks after the environments any more"),
+            Err(_) => {
+                let left =
+                    self.environments.borrow().environments.iter().map(|report| report.id.to_string()).collect::<Vec<_>>();
+                tracing::warn!("the time is over; these environments are left: {}", left.join(", "));
+            }
         }
     }
 

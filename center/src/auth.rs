@@ -29,10 +29,43 @@ pub struct Agent {
     pub node: NodeId,
     /// Its machine.
     pub machine: MachineId,
+    /// The certificate that it has shown, DER.
+    pub certificate: Arc<[u8]>,
 }
 
 /// An operator.
 pub struct Operator;
+
+/// An operator or a user: who may ask for environments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Sees and does everything.
+    Operator,
+    /// Sees and does what is her own.
+    User {
+        /// Her name.
+        name: String,
+    },
+}
+
+impl Caller {
+    /// Whose a thing is that the caller makes: nobody's in particular, if it is an operator.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::Operator => None,
+            Self::User { name } => Some(name),
+        }
+    }
+
+    /// Whether a thing of this owner is there for the caller at all. What is not is answered like what does not exist, so that nobody
+    /// learns of it.
+    pub fn sees(&self, owner: Option<&str>) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::User { name } => owner == Some(name),
+        }
+    }
+}
 
 impl FromRequestParts<Arc<Center>> for Installer {
     type Rejection = Fault;
@@ -55,8 +88,9 @@ impl FromRequestParts<Arc<Center>> for Agent {
         let peer = parts.extensions.get::<Peer>().and_then(|peer| peer.0.clone()).ok_or_else(|| {
             Fault::unauthorized("this is for nodes: connect with the client certificate that the node was enrolled with")
         })?;
+        let certificate = Arc::clone(&peer.der);
         let known = center.store.transact(move |tx| flow::node::identify(tx, peer.node, &peer.certificate)).await?;
-        Ok(Self { node: known.id, machine: known.machine })
+        Ok(Self { node: known.id, machine: known.machine, certificate })
     }
 }
 
@@ -67,6 +101,15 @@ impl FromRequestParts<Arc<Center>> for Operator {
         let (token, now) = (bearer(parts)?, center.now());
         center.store.transact(move |tx| token::check_operator(tx, &token, now)).await?;
         Ok(Self)
+    }
+}
+
+impl FromRequestParts<Arc<Center>> for Caller {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, center: &Arc<Center>) -> Result<Self, Fault> {
+        let (token, now) = (bearer(parts)?, center.now());
+        center.store.transact(move |tx| token::caller(tx, &token, now)).await
     }
 }
 

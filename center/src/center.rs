@@ -6,21 +6,29 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use lodge_model::api::{Decision, Heartbeat, Orders};
+use lodge_model::environment::order::TaskOutcome;
 use lodge_model::ids::{MachineId, NodeId};
 use lodge_model::timing::{HEARTBEAT, LONG_POLL, SILENT_AFTER};
 use tokio::time::{Instant, timeout_at};
 
 use crate::boot::bundle::{Bundle, Bundles};
 use crate::console::Consoles;
+use crate::environments::reconcile;
 use crate::fault::Fault;
 use crate::flow::machine::{self, BundleUrl};
 use crate::flow::{World, node};
 use crate::records::Node;
+use crate::sessions::Sessions;
 use crate::store::{Store, Tx};
+use crate::templates;
+use crate::uploads::Uploads;
 
 /// How long an enrolment waits for the share to let the new address in before it answers anyway. Less than the 10 s that
 /// the client gives a call.
 const SHARE_WAIT: Duration = Duration::from_secs(8);
+
+/// Environments are looked at as a whole at least this often: pauses run out, and nobody says so.
+const PLAN_PERIOD: Duration = Duration::from_secs(10);
 
 /// What every handler shares.
 pub struct Center {
@@ -32,15 +40,30 @@ pub struct Center {
     pub consoles: Consoles,
     /// Bundles.
     pub bundles: Arc<Bundles>,
+    /// Templates on their way to the share.
+    pub uploads: Uploads,
+    /// Clients that wait for an agent.
+    pub sessions: Arc<Sessions>,
     /// `http://ADDRESS:PORT/boot/`, where boot files and bundles are served; absent where they are not.
     pub boot_url: Option<String>,
 }
 
+/// What lies in the data directory besides the database.
+pub struct Files {
+    /// Console logs.
+    pub consoles: Consoles,
+    /// Bundles.
+    pub bundles: Bundles,
+    /// Templates on their way to the share.
+    pub uploads: Uploads,
+}
+
 impl Center {
     /// Put together.
-    pub fn new(store: Store, world: World, consoles: Consoles, bundles: Bundles, boot_url: Option<String>) -> Self {
-        let (world, bundles) = (Arc::new(world), Arc::new(bundles));
-        Self { store, world, consoles, bundles, boot_url }
+    pub fn new(store: Store, world: World, files: Files, boot_url: Option<String>) -> Self {
+        let Files { consoles, bundles, uploads } = files;
+        let (world, bundles, sessions) = (Arc::new(world), Arc::new(bundles), Arc::new(Sessions::new()));
+        Self { store, world, consoles, bundles, uploads, sessions, boot_url }
     }
 
     /// The time, as the host has it now: the flows take it as an argument and bear a clock that is set.
@@ -84,18 +107,57 @@ impl Center {
     pub async fn heartbeat(&self, id: NodeId, said: Heartbeat) -> Result<Orders, Fault> {
         let deadline = Instant::now() + HEARTBEAT;
         let mut changes = self.store.changes();
+        let mut calls = self.sessions.calls();
         changes.mark_unchanged();
         let (world, now, boot) = (Arc::clone(&self.world), self.now(), said.boot);
+        let has_results = said.tasks.iter().any(|task| !matches!(task.outcome, TaskOutcome::Running { .. }));
         let mut orders = self.store.transact(move |tx| node::beat(tx, &world, id, &said, now)).await?;
+        if has_results && let Err(Fault::Internal(error)) = self.clean_uploads().await {
+            tracing::error!("removing uploads that are not needed: {error:#}");
+        }
         loop {
-            if orders.register_again || self.world.live.is_news(id, boot, orders.generation) {
+            calls.mark_unchanged();
+            let (sessions, is_called) = self.sessions.tell(id);
+            orders.sessions = sessions;
+            if orders.register_again || self.world.live.is_news(id, boot, orders.generation) || is_called {
                 return Ok(orders);
             }
-            if timeout_at(deadline, changes.changed()).await.is_err() {
+            let news = async {
+                tokio::select! { _ = changes.changed() => {}, _ = calls.changed() => {} }
+            };
+            if timeout_at(deadline, news).await.is_err() {
                 return Ok(orders);
             }
             orders = self.store.transact(move |tx| node::orders(tx, id)).await?;
         }
+    }
+
+    /// Keep environments as they are wanted, for as long as the center runs: after every change that may matter, and by the clock for
+    /// what only time changes.
+    pub async fn plan(self: Arc<Self>) {
+        let listens_from = Instant::now() + SILENT_AFTER;
+        let mut plans = self.store.plans();
+        loop {
+            plans.mark_unchanged();
+            let (world, now, listens) = (Arc::clone(&self.world), self.now(), Instant::now() >= listens_from);
+            let next = match self.store.transact(move |tx| reconcile::run(tx, &world, listens, now)).await {
+                Ok(next) => next.and_then(|next| Duration::try_from(next.duration_since(now)).ok()),
+                Err(Fault::Internal(error)) => {
+                    tracing::error!("planning environments: {error:#}");
+                    None
+                }
+                Err(Fault::Refused(..)) => None,
+            };
+            let pause = next.map_or(PLAN_PERIOD, |next| next.min(PLAN_PERIOD));
+            let _ = timeout_at(Instant::now() + pause, plans.changed()).await;
+        }
+    }
+
+    /// Remove the uploads that nothing waits for any more.
+    pub async fn clean_uploads(&self) -> Result<(), Fault> {
+        let held = self.uploads.hold().await;
+        let wanted = self.store.transact(templates::uploads).await?;
+        Ok(self.uploads.keep_only(&wanted, &held)?)
     }
 
     /// Wait until a node has carried out a generation of its orders; not for long, and not for one that does not answer.
@@ -129,8 +191,12 @@ impl Center {
         loop {
             tick.tick().await;
             let (world, now) = (Arc::clone(&self.world), self.now());
-            if let Err(Fault::Internal(error)) = self.store.transact(move |tx| node::look_around(tx, &world, now)).await {
-                tracing::error!("looking for silent nodes: {error:#}");
+            let look = move |tx: &Tx| {
+                node::look_around(tx, &world, now)?;
+                templates::look_around(tx, now)
+            };
+            if let Err(Fault::Internal(error)) = self.store.transact(look).await {
+                tracing::error!("looking for silent nodes and for what is due: {error:#}");
             }
         }
     }

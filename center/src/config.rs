@@ -56,6 +56,9 @@ pub struct Arguments {
     /// [default: standard error]
     #[arg(long = "announce", value_name = "FILE")]
     pub announce: Vec<PathBuf>,
+    /// Longest template that may be uploaded, in MiB. It is kept in DATA/uploads until a node has imported it.
+    #[arg(long, value_name = "MIB", default_value_t = 20 * 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub upload_max_mib: u64,
     /// Make a new operator's token now and tell it, for when the first one has been lost. Former ones stay good.
     #[arg(long)]
     pub new_operator_token: bool,

@@ -1,12 +1,14 @@
-//! What is only true of this process: when a node was last heard, and which orders it has been told. Losing it costs one early
-//! answer a node, so it is not stored.
+//! What is only true of this process: when a node was last heard, which orders it has been told, what its environments use. Losing it
+//! costs one early answer a node, so it is not stored.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lodge_model::ids::{BootId, NodeId};
+use lodge_model::environment::order::Usage;
+use lodge_model::ids::{BootId, Digest, EnvironmentId, NodeId};
 
 /// A sign of life that is newer than the stored one by this much is stored, too.
 pub const WRITE_AFTER: Duration = Duration::from_secs(10);
@@ -15,6 +17,8 @@ pub const WRITE_AFTER: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Live {
     nodes: Mutex<HashMap<NodeId, Seen>>,
+    usages: Mutex<HashMap<EnvironmentId, Usage>>,
+    warm: Mutex<HashMap<NodeId, BTreeSet<Digest>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -24,10 +28,45 @@ struct Seen {
 }
 
 impl Live {
-    /// A node said something.
-    pub fn saw(&self, node: NodeId, at: Timestamp) {
+    /// A node said something. Says whether it is the first time that this process hears it.
+    pub fn saw(&self, node: NodeId, at: Timestamp) -> bool {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.entry(node).and_modify(|seen| seen.at = at).or_insert(Seen { at, told: None });
+        match nodes.entry(node) {
+            Entry::Occupied(mut known) => {
+                known.get_mut().at = at;
+                false
+            }
+            Entry::Vacant(unknown) => {
+                unknown.insert(Seen { at, told: None });
+                true
+            }
+        }
+    }
+
+    /// What an environment uses now; nothing, when it does not run.
+    pub fn uses(&self, environment: EnvironmentId, usage: Option<Usage>) {
+        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        match usage {
+            Some(usage) => usages.insert(environment, usage),
+            None => usages.remove(&environment),
+        };
+    }
+
+    /// What an environment was last said to use.
+    pub fn usage(&self, environment: EnvironmentId) -> Option<Usage> {
+        self.usages.lock().unwrap_or_else(PoisonError::into_inner).get(&environment).cloned()
+    }
+
+    /// The templates that a node has fetched beforehand. Says whether that is news.
+    pub fn has_warm(&self, node: NodeId, digests: &[Digest]) -> bool {
+        let digests: BTreeSet<Digest> = digests.iter().cloned().collect();
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        warm.insert(node, digests.clone()).unwrap_or_default() != digests
+    }
+
+    /// The templates that a node was last said to have fetched beforehand.
+    pub fn warm(&self, node: NodeId) -> BTreeSet<Digest> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned().unwrap_or_default()
     }
 
     /// When a node was last heard: here, or as stored.

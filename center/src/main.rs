@@ -11,19 +11,24 @@ mod center;
 mod config;
 mod console;
 mod decide;
+mod environments;
 mod fault;
 mod files;
 mod flow;
 mod live;
 mod orders;
 mod records;
+mod sessions;
 mod start;
 mod state;
 mod store;
+mod templates;
 #[cfg(test)]
 mod testing;
 mod tls;
 mod token;
+mod uploads;
+mod users;
 mod view;
 
 use std::process::ExitCode;

@@ -4,6 +4,8 @@
 //! when they came out different.
 
 use lodge_model::api::{Orders, ShareMount};
+use lodge_model::drain::Leave;
+use lodge_model::environment::order::{Assignment, Task, TemplateRef};
 use lodge_model::ids::NodeId;
 use lodge_model::node::Role;
 
@@ -44,7 +46,9 @@ impl Topology {
 /// Bring a node's orders up to date. Says whether they changed.
 pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) -> bool {
     let serves = topology.share.as_ref().is_some_and(|(server, _)| *server == node.id);
-    let generation = node.orders.as_ref().map_or(0, |orders| orders.generation);
+    let former = node.orders.take();
+    let generation = former.as_ref().map_or(0, |orders| orders.generation);
+    let Duties { environments, tasks, warm, leave } = former.as_ref().map(Duties::of).unwrap_or_default();
     let mut orders = Orders {
         generation,
         name: node.name.clone(),
@@ -52,13 +56,52 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
         exports: if serves { topology.clients.clone() } else { Vec::new() },
         reinstall: node.reinstall.clone().filter(|_| reinstall_is_open),
         register_again: false,
+        environments,
+        tasks,
+        sessions: Vec::new(),
+        warm,
+        leave,
     };
-    if node.orders.as_ref() == Some(&orders) {
+    if former.as_ref() == Some(&orders) {
+        node.orders = former;
         return false;
     }
     orders.generation = generation + 1;
     node.orders = Some(orders);
     true
+}
+
+/// That part of a node's orders that says what environments it has, what it does once, and what it prepares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Duties {
+    /// Environments.
+    pub environments: Vec<Assignment>,
+    /// Tasks.
+    pub tasks: Vec<Task>,
+    /// Templates of environments that come.
+    pub warm: Vec<TemplateRef>,
+    /// What it does once it has been drained.
+    pub leave: Option<Leave>,
+}
+
+impl Duties {
+    fn of(orders: &Orders) -> Self {
+        let Orders { environments, tasks, warm, leave, .. } = orders.clone();
+        Self { environments, tasks, warm, leave }
+    }
+}
+
+/// Bring that part of a node's orders up to date. Says whether it changed.
+pub fn refresh_duties(node: &mut Node, duties: Duties) -> bool {
+    match &mut node.orders {
+        Some(orders) if Duties::of(orders) != duties => {
+            let Duties { environments, tasks, warm, leave } = duties;
+            (orders.environments, orders.tasks, orders.warm, orders.leave) = (environments, tasks, warm, leave);
+            orders.generation += 1;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Bring that part of a node's orders up to date that depends on itself alone. Says whether it changed.

@@ -1,5 +1,7 @@
 //! What the center keeps of machines, nodes, tickets and tokens. Plain values; the flows change them.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use lodge_model::answer::{CenterAnswer, SiteAnswer};
 use lodge_model::api::{InstallOrder, NodeState, Orders, Phase, ShareHealth, StepTime};
@@ -76,6 +78,12 @@ pub struct Node {
     pub reinstall: Option<CenterAnswer>,
     /// The state that the event log last told of.
     pub told: Option<NodeState>,
+    /// Labels that environments can ask for.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The boot that an operator has said has ended. It gets nothing to do any more.
+    #[serde(default)]
+    pub confirmed_off: Option<BootId>,
 }
 
 /// What `MachineEvent::Installed` said.
@@ -185,6 +193,9 @@ pub struct TokenRecord {
     pub bound: Option<MachineId>,
     /// When it becomes void; never, where it is absent.
     pub expires: Option<Timestamp>,
+    /// The user it speaks for, if it is a user's.
+    #[serde(default)]
+    pub user: Option<String>,
 }
 
 /// What a token is good for.
@@ -197,6 +208,8 @@ pub enum Purpose {
     Local,
     /// Everything an operator does.
     Operator,
+    /// What a user does with her own environments.
+    User,
 }
 
 /// The site's settings, taken over at the first start.

@@ -11,12 +11,14 @@ use std::time::Duration;
 use anyhow::Context;
 use axum_server::Handle;
 use lodge_model::api::LocalJoin;
+use lodge_model::layout::MIB;
 use lodge_model::progress;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::boot::bundle::Bundles;
 use crate::ca::Ca;
-use crate::center::Center;
+use crate::center::{Center, Files};
 use crate::config::{self, Arguments};
 use crate::console::Consoles;
 use crate::fault::Fault;
@@ -25,6 +27,7 @@ use crate::live::Live;
 use crate::records::{Purpose, Site, TokenRecord};
 use crate::store::Store;
 use crate::tls::{self, PeerAcceptor};
+use crate::uploads::Uploads;
 use crate::{api, boot, files, token};
 
 /// How long requests that are under way may take once the center is told to stop.
@@ -52,7 +55,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let netboot = netboot.then(|| Netboot::open(&arguments)).transpose()?;
     say(&listener, boot_listener.as_ref(), netboot.as_ref())?;
 
-    let center = Arc::new(Center::new(store, world, Consoles::new(&data)?, Bundles::new(&data)?, boot_url));
+    let uploads = Uploads::new(&data, arguments.upload_max_mib.saturating_mul(MIB))?;
+    let files = Files { consoles: Consoles::new(&data)?, bundles: Bundles::new(&data)?, uploads };
+    let center = Arc::new(Center::new(store, world, files, boot_url));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(serve(center, listener, boot_listener, tls, netboot))
 }
@@ -64,9 +69,12 @@ async fn serve(
     tls: axum_server::tls_rustls::RustlsConfig,
     netboot: Option<Netboot>,
 ) -> anyhow::Result<()> {
+    // A former run may have ended between an import and this.
+    center.clean_uploads().await.map_err(inner).context("removing uploads that are not needed")?;
     let handle = Handle::new();
     tokio::spawn(stop_at_signal(handle.clone())?);
     tokio::spawn(Arc::clone(&center).watch());
+    tokio::spawn(Arc::clone(&center).plan());
     if let Some(netboot) = netboot {
         netboot.serve(&center).await?;
     }
@@ -134,7 +142,17 @@ fn prepare_data(data: &Path) -> anyhow::Result<PathBuf> {
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
     listener.set_nonblocking(true).with_context(|| format!("listening on {address}"))?;
+    keep_alive(&listener).with_context(|| format!("setting TCP keepalive on {address}"))?;
     Ok(listener)
+}
+
+/// Connections inherit it from their listener: a session may be silent for days, and one whose other side has vanished without a word
+/// ends a minute later.
+fn keep_alive(listener: &TcpListener) -> nix::Result<()> {
+    setsockopt(listener, sockopt::KeepAlive, &true)?;
+    setsockopt(listener, sockopt::TcpKeepIdle, &30)?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &10)?;
+    setsockopt(listener, sockopt::TcpKeepCount, &3)
 }
 
 /// The site's settings: those of the first start, whatever the command line says later.

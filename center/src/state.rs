@@ -23,7 +23,7 @@ pub fn state(machine: &Machine, node: Option<&Node>, ticket: Option<&TicketRecor
     };
     let seen = node.seen.unwrap_or(registered.at);
     if let Some(reason) = &node.off {
-        return (NodeState::Off, format!("went down in order: {reason}"));
+        return (NodeState::Off, format!("expected: {reason}"));
     }
     if is_older(seen, SILENT_AFTER, now) {
         return (NodeState::Silent, format!("no word from it since {seen:.0}"));
@@ -51,6 +51,10 @@ fn installing_reason(machine: &Machine, now: Timestamp) -> String {
 }
 
 fn unready(node: &Node) -> Option<String> {
+    if node.confirmed_off.is_some() && node.registered.as_ref().map(|registered| registered.boot) == node.confirmed_off {
+        let why = "an operator said that this machine is off, and its environments were given to other nodes; restart it";
+        return Some(why.to_owned());
+    }
     if let Some(problem) = &node.problem {
         return Some(problem.clone());
     }

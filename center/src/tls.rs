@@ -36,6 +36,8 @@ pub struct PeerNode {
     pub node: NodeId,
     /// SHA-256 of its DER form, hexadecimal.
     pub certificate: String,
+    /// Its DER form.
+    pub der: Arc<[u8]>,
 }
 
 /// The server's settings.
@@ -92,5 +94,6 @@ where
 fn read(certificate: &CertificateDer) -> Option<PeerNode> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(PeerNode { node: NodeId::from_str(name).ok()?, certificate: hex(&Sha256::digest(certificate)) })
+    let digest = hex(&Sha256::digest(certificate));
+    Some(PeerNode { node: NodeId::from_str(name).ok()?, certificate: digest, der: Arc::from(certificate.as_ref()) })
 }

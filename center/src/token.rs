@@ -10,6 +10,7 @@ use lodge_model::timing::JOIN_TOKEN_TTL;
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 
+use crate::auth::Caller;
 use crate::fault::Fault;
 use crate::records::{Purpose, TokenRecord};
 use crate::store::Tx;
@@ -24,7 +25,14 @@ pub fn mint(purpose: Purpose, bound: Option<MachineId>, now: Timestamp) -> anyho
     SystemRandom::new().fill(&mut bytes).map_err(|error| anyhow::anyhow!("{error}")).context("drawing a random token")?;
     let token = encode(u128::from_be_bytes(bytes));
     let expires = (purpose == Purpose::Join).then(|| until(now));
-    Ok((token.clone(), TokenRecord { digest: digest(&token), purpose, bound, expires }))
+    Ok((token.clone(), TokenRecord { digest: digest(&token), purpose, bound, expires, user: None }))
+}
+
+/// A new token of a user, in a transaction of others.
+pub fn mint_user(tx: &Tx, name: &str, now: Timestamp) -> Result<String, Fault> {
+    let (token, record) = mint(Purpose::User, None, now)?;
+    tx.put(&TokenRecord { user: Some(name.to_owned()), ..record })?;
+    Ok(token)
 }
 
 /// A new join token, in a transaction of others. Join tokens that have expired go on this occasion.
@@ -44,6 +52,7 @@ pub fn use_as_machine(tx: &Tx, token: &str, machine: MachineId, now: Timestamp) 
     let mut record = find(tx, token, now)?;
     match (record.purpose, record.bound) {
         (Purpose::Operator, _) => return Err(Fault::forbidden("an operator's token does not speak for a machine")),
+        (Purpose::User, _) => return Err(Fault::forbidden("a user's token does not speak for a machine")),
         (_, Some(owner)) if owner != machine => {
             let why = format!("this join token belongs to machine {owner}; machine {machine} needs one of its own");
             return Err(Fault::forbidden(why));
@@ -64,8 +73,29 @@ pub fn use_as_machine(tx: &Tx, token: &str, machine: MachineId, now: Timestamp) 
 pub fn check_operator(tx: &Tx, token: &str, now: Timestamp) -> Result<(), Fault> {
     match find(tx, token, now)?.purpose {
         Purpose::Operator => Ok(()),
+        Purpose::User => Err(Fault::forbidden("this is for operators; a user's token does not allow it")),
         Purpose::Join | Purpose::Local => Err(Fault::forbidden("this needs an operator's token; a join token is not one")),
     }
+}
+
+/// Whom a token of an operator or a user speaks for.
+pub fn caller(tx: &Tx, token: &str, now: Timestamp) -> Result<Caller, Fault> {
+    let record = find(tx, token, now)?;
+    match (record.purpose, record.user) {
+        (Purpose::Operator, _) => Ok(Caller::Operator),
+        (Purpose::User, Some(name)) => Ok(Caller::User { name }),
+        _ => Err(Fault::forbidden("this needs an operator's or a user's token; a join token is neither")),
+    }
+}
+
+/// Take back every token of a user.
+pub fn revoke_user(tx: &Tx, name: &str) -> Result<(), Fault> {
+    for token in tx.list::<TokenRecord>()? {
+        if token.purpose == Purpose::User && token.user.as_deref() == Some(name) {
+            tx.delete::<TokenRecord>(&token.digest)?;
+        }
+    }
+    Ok(())
 }
 
 /// Take back every token of a machine.
@@ -131,6 +161,26 @@ mod tests {
                 assert_eq!(refusal(use_as_machine(tx, &token, machine(2), NOW)), 403);
                 assert_eq!(refusal(use_as_machine(tx, "0000", machine(1), NOW)), 401);
                 assert!(check_operator(tx, &token, NOW).is_err());
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_users_token_is_a_users_until_it_is_taken_back() {
+        let store = Store::in_memory();
+        store
+            .transact_blocking(|tx| {
+                let ann = mint_user(tx, "ann", NOW)?;
+                let bob = mint_user(tx, "bob", NOW)?;
+                assert_eq!(caller(tx, &ann, NOW)?, Caller::User { name: "ann".into() });
+                assert!(check_operator(tx, &ann, NOW).is_err());
+                assert_eq!(refusal(use_as_machine(tx, &ann, machine(1), NOW)), 403);
+                revoke_user(tx, "ann")?;
+                assert!(caller(tx, &ann, NOW).is_err());
+                assert_eq!(caller(tx, &bob, NOW)?.owner(), Some("bob"));
+                let (join, _) = mint_join(tx, None, NOW)?;
+                assert!(caller(tx, &join, NOW).is_err());
                 Ok(())
             })
             .unwrap();

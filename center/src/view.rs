@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use lodge_model::api::{NodeDetail, NodeView, ShareHealth, TicketView};
 
+use crate::environments::drain;
 use crate::flow::Whole;
 use crate::live::Live;
 use crate::records::TicketRecord;
@@ -25,6 +26,7 @@ pub fn line(whole: &Whole, live: &Live, now: Timestamp) -> NodeView {
         version: registered.map(|told| told.version.clone()).or_else(|| installed.map(|told| told.version.clone())),
         step: whole.machine.step.clone(),
         seen: seen.max(Some(whole.machine.seen)),
+        drain: whole.drain.as_ref().map(drain::view::cordoned).unwrap_or_default(),
     }
 }
 
@@ -44,6 +46,7 @@ pub fn detail(whole: &Whole, live: &Live, now: Timestamp) -> NodeDetail {
         share: node.map_or(ShareHealth::Unknown, |node| node.share.clone()),
         install: whole.machine.install.clone(),
         phases: registered.map(|told| told.phases.clone()).unwrap_or_default(),
+        labels: node.map(|node| node.labels.clone()).unwrap_or_default(),
     }
 }
 

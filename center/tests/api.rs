@@ -306,6 +306,22 @@ async fn the_api_describes_every_route() {
         ("/tickets", "get"),
         ("/tokens", "post"),
         ("/cluster", "get"),
+        ("/templates", "get"),
+        ("/templates/{name}", "get"),
+        ("/templates/{name}", "put"),
+        ("/templates/{name}", "delete"),
+        ("/node/uploads/{digest}", "get"),
+        ("/users", "get"),
+        ("/users", "post"),
+        ("/users/{name}", "get"),
+        ("/users/{name}", "patch"),
+        ("/users/{name}", "delete"),
+        ("/users/{name}/tokens", "post"),
+        ("/users/{name}/tokens", "delete"),
+        ("/environments/{name}/exec", "get"),
+        ("/environments/{name}/console", "get"),
+        ("/environments/{name}/logs", "get"),
+        ("/node/sessions/{id}", "get"),
     ];
     for (path, method) in expected {
         assert!(!paths[&format!("/api/v1{path}")][method].is_null(), "{method} {path} is not described");

@@ -1,24 +1,47 @@
 //! What can be asked for. The help texts are the manual.
 
+pub mod drain;
+pub mod environment;
+pub mod hosting;
+
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use lodge_model::ids::Fingerprint;
+
+use crate::amount::parse_label;
+use drain::{Down, Drain, Set};
+use environment::{Apply, Environment};
+use hosting::{Pool, Template, User};
 
 const EXIT_CODES: &str = "\
 Exit status:
   0  done
   1  failed
   2  the command line is wrong, or a question was answered with no
-  3  there is no such node, machine or thing
+  3  there is no such node, environment or thing
   4  not allowed: the token is wrong or has not the right
   5  the center cannot be reached, or is not the one that was named
-  6  refused as things are now: try again later, or look at `lodge node show`
+  6  refused as things are now: try again later, or look at `lodge node show` and `lodge env show`
+  `lodge env exec`: that of the program, 255 when it could not be run
 
 Environment:
   LODGE_URL, LODGE_CA, LODGE_TOKEN  take the place of what `lodge login` stored
   XDG_CONFIG_HOME                   where it is stored: lodge/config.toml below it (or below ~/.config)";
 
-/// See and steer the machines of a Lodge cluster.
+const APPLY_FILE: &str = "\
+The file:
+  [defaults]                 # for all below; optional
+  template = \"debian-13\"
+  ssh-key-files = [\"~/.ssh/id_ed25519.pub\"]
+
+  [[environment]]
+  name = \"web1\"
+  disk = \"10G\"
+  memory = \"1G\"
+  cpus = 2
+  # also: ssh-keys, addresses, node, node-labels, priority, anti-affinity, restart";
+
+/// See and steer the machines and the environments of a Lodge cluster.
 #[derive(Debug, Parser)]
 #[command(name = "lodge", version, about, after_help = EXIT_CODES, propagate_version = true)]
 pub struct Arguments {
@@ -37,6 +60,21 @@ pub enum Command {
     ///
     /// A new center prints the whole line once, on its console, at its first start.
     Login(Login),
+    /// Environments: personal servers.
+    #[command(subcommand, visible_alias = "environment")]
+    Env(Environment),
+    /// Make environments be as a file says. What would be done is shown first; nothing is ever removed.
+    #[command(after_help = APPLY_FILE)]
+    Apply(Apply),
+    /// What environments are made from.
+    #[command(subcommand)]
+    Template(Template),
+    /// Addresses that environments may have.
+    #[command(subcommand)]
+    Pool(Pool),
+    /// People who have environments of their own.
+    #[command(subcommand)]
+    User(User),
     /// Nodes, and machines that want to become one.
     #[command(subcommand)]
     Node(Node),
@@ -99,6 +137,47 @@ pub enum Node {
     Approve(Approve),
     /// Install a node anew. It keeps its name and its id; everything on its disk is lost.
     Reinstall(Reinstall),
+    /// Set labels of a node, for `lodge env create --label`; KEY= removes one.
+    Label {
+        /// Name of the node.
+        node: String,
+        /// KEY=VALUE
+        #[arg(required = true, value_parser = parse_label)]
+        labels: Vec<(String, String)>,
+    },
+    /// Say that a silent node is really off, so that its environments may start elsewhere.
+    ///
+    /// If it is not off, two copies of an environment can run. Look at the machine.
+    ConfirmOff {
+        /// Name of the node.
+        node: String,
+        /// What is asked before it is done.
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+    /// Move every environment off a node, and prove it: the node signs that nothing is left. Nothing new comes to it until `undrain`.
+    ///
+    /// First comes the plan: where each goes, and what keeps those that cannot go. One that cannot go blocks only itself.
+    #[command(
+        after_help = "Examples:\n  lodge node drain n1 --dry-run\n  lodge node drain n1 --deadline 15m --reason 'new memory' --wait\n  \
+                            lodge node drain n1 --cancel"
+    )]
+    Drain(Drain),
+    /// Let a node that was drained take environments again.
+    Undrain {
+        /// Name of the node.
+        node: String,
+    },
+    /// Show the newest certificate of a node, checked: what it counted when it was drained, and what became of each environment.
+    Certificate {
+        /// Name of the node.
+        node: String,
+    },
+    /// Drain a node, and switch it off.
+    #[command(visible_alias = "off")]
+    Poweroff(Down),
+    /// Drain a node, and restart it. It takes environments again when it is back.
+    Reboot(Down),
     /// Take a node out of the cluster for good: its certificate no longer counts, it may no longer mount the share.
     Forget(Forget),
 }
@@ -176,6 +255,10 @@ pub enum Token {
 /// `lodge cluster …`.
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
+    /// Show the cluster's settings: how long each kind of shutdown waits, and how many environments move at a time.
+    Settings,
+    /// Change settings.
+    Set(Set),
     /// Show the center's version, fingerprint and bundle, and how many nodes are ready.
     Show,
 }
@@ -216,6 +299,43 @@ mod tests {
         assert_eq!(kind("lodge node reinstall n1 --wipe"), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind("lodge node forget"), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind("lodge node format n1"), ErrorKind::InvalidSubcommand);
+    }
+
+    #[test]
+    fn environments_are_asked_for_in_words_of_people() {
+        let line = "lodge env create web1 --template debian-13 --disk 10G --memory 512M --cpus 0.5 --ssh-key a --ssh-key b --label r=a";
+        let Command::Env(Environment::Create(create)) = parse(line).unwrap().command else { panic!("{line}") };
+        assert_eq!((create.disk, create.memory, create.cpus), (10 << 30, 512 << 20, 500));
+        assert_eq!((create.ssh_key.len(), create.label.len(), create.wait.wait), (2, 1, false));
+        let Command::Env(Environment::Exec(exec)) = parse("lodge env exec web1 -- ls -l --json").unwrap().command else {
+            panic!("exec");
+        };
+        assert_eq!(exec.command, ["ls", "-l", "--json"]);
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(kind("lodge env create web1"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("lodge env create web1 --template t --disk ten"), ErrorKind::ValueValidation);
+        assert_eq!(kind("lodge env set web1"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("lodge env exec web1"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("lodge env destroy web1 --yes --dry-run"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge apply"), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn a_drain_is_planned_ordered_or_cancelled_and_not_two_of_them() {
+        let Command::Node(Node::Drain(drain)) =
+            parse("lodge node drain n1 --deadline 15m --reason memory --no-wait").unwrap().command
+        else {
+            panic!("drain");
+        };
+        assert_eq!((drain.deadline, drain.reason.as_str(), drain.cancel), (Some(900), "memory", false));
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(kind("lodge node drain n1 --cancel --deadline 15m"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge node drain n1 --wait --no-wait"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge env move web1 --wait --dry-run"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge cluster set"), ErrorKind::MissingRequiredArgument);
+        assert!(
+            parse("lodge node poweroff n1 --yes --reason x").is_ok() && parse("lodge env move web1 --to n2 --restart").is_ok()
+        );
     }
 
     #[test]

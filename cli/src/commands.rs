@@ -1,52 +1,55 @@
 //! Each command: ask the center, show the answer.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _, stdin, stdout};
+mod drain;
+mod environment;
+mod hosting;
+mod session;
+
+use std::io::{IsTerminal as _, stdout};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use lodge_client::{Center, Error};
 use lodge_model::api::{InstallOrder, NodeDetail};
+use lodge_model::drain::Power;
 use lodge_model::ids::MachineId;
-use serde::Serialize;
 
-use crate::arguments::{self, Approve, Arguments, Cluster, Command, Confirm, Forget, Node, Reinstall, Ticket, Token};
-use crate::failure::NotConfirmed;
+use crate::arguments::{self, Approve, Arguments, Cluster, Command, Forget, Node, Reinstall, Ticket, Token};
+use crate::failure;
 use crate::login::{self, Login};
+use crate::out::{Out, print, read_line};
 use crate::view::{self, Setting};
 
 /// Pauses between tries of `events --follow` while the center is away; it has no way to call us.
 const FOLLOW_RETRY: Duration = Duration::from_secs(2);
 
-/// Do what the command line says.
-pub async fn run(arguments: Arguments) -> Result<()> {
+/// Do what the command line says; the exit status.
+pub async fn run(arguments: Arguments) -> Result<u8> {
     let out = Out { json: arguments.json };
     match arguments.command {
-        Command::Login(login) => return log_in(login, &out).await,
+        Command::Login(login) => log_in(login, &out).await?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "lodge", &mut script);
-            return print(&String::from_utf8_lossy(&script));
+            print(&String::from_utf8_lossy(&script))?;
         }
-        _ => {}
+        command => return ask(command, &out).await,
     }
-    let center = Login::find(|key| std::env::var_os(key))?.center()?;
-    match arguments.command {
-        Command::Node(Node::Ls) => {
-            let nodes = center.nodes().await?;
-            out.show(&nodes, |setting| view::nodes(&nodes, setting))
-        }
-        Command::Node(Node::Show { node }) => {
-            let detail = center.node(&node).await.with_context(|| format!("showing {node}"))?;
-            out.show(&detail, |setting| view::node_page(&detail, setting))
-        }
-        Command::Node(Node::Events { node, follow, after }) => events(&center, node.as_deref(), follow, after, &out).await,
-        Command::Node(Node::ConsoleLog { node }) => console_log(&center, &node, &out).await,
-        Command::Node(Node::Approve(approve)) => self::approve(&center, &approve, &out).await,
-        Command::Node(Node::Reinstall(reinstall)) => self::reinstall(&center, &reinstall, &out).await,
-        Command::Node(Node::Forget(forget)) => self::forget(&center, &forget, &out).await,
+    Ok(failure::OK)
+}
+
+/// The commands that need a login.
+async fn ask(command: Command, out: &Out) -> Result<u8> {
+    let login = Login::find(|key| std::env::var_os(key))?;
+    let center = login.center()?;
+    match command {
+        Command::Env(command) => return environment::run(&center, command, out).await,
+        Command::Apply(asked) => environment::apply(&center, &asked, out).await,
+        Command::Template(command) => hosting::template(&center, command, out).await,
+        Command::Pool(command) => hosting::pool(&center, command, out).await,
+        Command::User(command) => hosting::user(&center, command, &login, out).await,
+        Command::Node(command) => node(&center, command, out).await,
         Command::Ticket(Ticket::Ls) => {
             let tickets = center.tickets().await?;
             out.show(&tickets, |setting| view::tickets(&tickets, setting))
@@ -55,11 +58,54 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             let token = center.mint_token().await?;
             out.show(&token, |setting| view::token(&token, setting))
         }
+        Command::Cluster(Cluster::Settings) => drain::settings(&center, out).await,
+        Command::Cluster(Cluster::Set(asked)) => drain::set(&center, &asked, out).await,
         Command::Cluster(Cluster::Show) => {
             let cluster = center.cluster().await?;
             out.show(&cluster, |setting| view::cluster(&cluster, setting))
         }
         Command::Login(_) | Command::Completions { .. } => Ok(()),
+    }?;
+    Ok(failure::OK)
+}
+
+async fn node(center: &Center, command: Node, out: &Out) -> Result<()> {
+    match command {
+        Node::Ls => {
+            let nodes = center.nodes().await?;
+            out.show(&nodes, |setting| view::nodes(&nodes, setting))
+        }
+        Node::Show { node } => {
+            let detail = center.node(&node).await.with_context(|| format!("showing {node}"))?;
+            out.show(&detail, |setting| view::node_page(&detail, setting))
+        }
+        Node::Events { node, follow, after } => events(center, node.as_deref(), follow, after, out).await,
+        Node::ConsoleLog { node } => console_log(center, &node, out).await,
+        Node::Approve(asked) => approve(center, &asked, out).await,
+        Node::Reinstall(asked) => reinstall(center, &asked, out).await,
+        Node::Label { node, labels } => {
+            center.set_labels(&node, &labels.into_iter().collect()).await.with_context(|| format!("labelling {node}"))?;
+            out.done(&format!("the labels of {node} are changed"))
+        }
+        Node::ConfirmOff { node, confirm } => {
+            let detail = center.node(&node).await.with_context(|| format!("looking for {node}"))?;
+            let what = format!(
+                "{} is taken to be off, and its environments may start elsewhere; if it still runs, both copies write{}",
+                called(&detail),
+                is_now(&detail)
+            );
+            if !out.confirm(confirm, &what, true)? {
+                return Ok(());
+            }
+            center.confirm_off(&node).await.with_context(|| format!("confirming that {node} is off"))?;
+            out.done(&format!("{node} is taken to be off"))
+        }
+        Node::Drain(asked) => drain::drain(center, &asked, out).await,
+        Node::Undrain { node } => drain::undrain(center, &node, out).await,
+        Node::Certificate { node } => drain::certificate(center, &node, out).await,
+        Node::Poweroff(asked) => drain::down(center, &asked, Power::Poweroff, out).await,
+        Node::Reboot(asked) => drain::down(center, &asked, Power::Reboot, out).await,
+        Node::Forget(asked) => forget(center, &asked, out).await,
     }
 }
 
@@ -172,71 +218,5 @@ fn is_now(detail: &NodeDetail) -> &'static str {
     match detail.node.state {
         lodge_model::api::NodeState::Ready => ". It is ready and may be in use",
         _ => "",
-    }
-}
-
-fn read_line() -> Result<String> {
-    let mut line = String::new();
-    stdin().lock().read_line(&mut line).context("reading standard input")?;
-    Ok(line.trim().to_owned())
-}
-
-/// How answers are shown.
-struct Out {
-    json: bool,
-}
-
-impl Out {
-    fn show(&self, value: &impl Serialize, view: impl FnOnce(&Setting) -> String) -> Result<()> {
-        if self.json { self.json(value) } else { print(&view(&Setting::here())) }
-    }
-
-    fn json(&self, value: &impl Serialize) -> Result<()> {
-        print(&format!("{}\n", serde_json::to_string_pretty(value).context("encoding the answer")?))
-    }
-
-    fn done(&self, text: &str) -> Result<()> {
-        match self.json {
-            true => self.json(&serde_json::json!({ "done": text })),
-            false => print(&format!("{text}\n")),
-        }
-    }
-
-    /// Whether to go on. `what` says what will be done; without `loses` nobody is asked.
-    fn confirm(&self, confirm: Confirm, what: &str, loses: bool) -> Result<bool> {
-        if confirm.dry_run {
-            match self.json {
-                true => self.json(&serde_json::json!({ "would": what }))?,
-                false => print(&format!("would be done: {what}\n"))?,
-            }
-            return Ok(false);
-        }
-        if confirm.yes || !loses {
-            return Ok(true);
-        }
-        if !stdin().is_terminal() {
-            bail!(NotConfirmed(format!("{what}; say --yes to do it, --dry-run to see only this")));
-        }
-        eprint!("{what}.\nGo on? [y/N] ");
-        match read_line()?.as_str() {
-            "y" | "Y" | "yes" => Ok(true),
-            _ => bail!(NotConfirmed("nothing was done".into())),
-        }
-    }
-}
-
-impl Setting {
-    fn here() -> Self {
-        let width = stdout().is_terminal().then(|| comfy_table::Table::new().width()).flatten();
-        Self { now: Timestamp::now(), zone: TimeZone::system(), width }
-    }
-}
-
-/// To standard output. A reader that has gone away, as `head` does, is no error.
-fn print(text: &str) -> Result<()> {
-    let mut out = stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        written => written.context("writing to standard output"),
     }
 }

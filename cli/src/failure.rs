@@ -17,6 +17,14 @@ pub const UNREACHABLE: u8 = 5;
 /// Refused as things are now.
 pub const CONFLICT: u8 = 6;
 
+/// `lodge env exec` could not run the program, as ssh(1) tells it.
+pub const NOT_RUN: u8 = 255;
+
+/// A session ended without its program having ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotRun(pub String);
+
 /// What was asked for was not done, because whoever asked did not confirm it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -26,6 +34,9 @@ pub struct NotConfirmed(pub String);
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<NotConfirmed>().is_some() {
         return USAGE;
+    }
+    if error.downcast_ref::<NotRun>().is_some() {
+        return NOT_RUN;
     }
     match error.downcast_ref::<Error>() {
         Some(Error::Refused { status: 404, .. }) => NOT_FOUND,
@@ -40,7 +51,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn next_step(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<Error>()? {
         Error::Refused { status: 401, .. } => Some("log in with a token that is still good: `lodge login`"),
-        Error::Refused { status: 404, .. } => Some("`lodge node ls` shows what there is"),
+        Error::Refused { status: 404, .. } => {
+            Some("`lodge env ls`, `lodge template ls` and `lodge node ls` show what there is")
+        }
         Error::Unreachable { .. } => Some("is the center up, and is this its address? `lodge login` names another"),
         Error::Answer { .. } => Some("are this program and the center of the same version? `lodge --version`"),
         Error::Refused { .. } | Error::WrongCertificate { .. } | Error::BadCertificate { .. } => None,
@@ -59,6 +72,7 @@ mod tests {
         assert_eq!([401, 403, 404, 409, 422, 500].map(|status| code(refused(status))), [4, 4, 3, 6, 1, 1]);
         assert_eq!(code(Error::Unreachable { url: "https://x".into(), why: "refused".into() }), 5);
         assert_eq!(exit_code(&anyhow::Error::new(NotConfirmed("no".into()))), 2);
+        assert_eq!(exit_code(&anyhow::Error::new(refused(404)).context(NotRun("no program was run".into()))), 255);
         assert_eq!(exit_code(&anyhow::anyhow!("anything")), 1);
     }
 }

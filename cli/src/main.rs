@@ -1,10 +1,14 @@
-//! `lodge`: the command line of operators. It speaks only the center's public API and decides nothing.
+//! `lodge`: the command line of operators and users. It speaks only the center's public API and decides nothing.
 
+mod amount;
+mod apply;
 mod arguments;
 mod commands;
 mod failure;
 mod login;
+mod out;
 mod view;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -17,7 +21,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime");
     match runtime.and_then(|runtime| runtime.block_on(commands::run(arguments))) {
-        Ok(()) => ExitCode::from(failure::OK),
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             let next = failure::next_step(&error).map(|next| format!("\n  {next}")).unwrap_or_default();
             eprintln!("lodge: {error:#}{next}");

@@ -2,8 +2,16 @@
 //!
 //! Text that comes from machines may hold anything; control characters never reach the terminal.
 
+mod drain;
+mod environment;
+mod hosting;
 mod node;
+#[cfg(test)]
+pub mod samples;
 
+pub use drain::{certificate, drain, drain_line, moved, settings};
+pub use environment::{Before, environment_line, environment_page, environments, plan, restart, snapshots, stats};
+pub use hosting::{pools, template_page, templates, user_token, users};
 pub use node::node_page;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
@@ -99,7 +107,8 @@ pub fn cluster(cluster: &ClusterView, setting: &Setting) -> String {
 fn about(node: &NodeView) -> String {
     let step = node.step.as_ref().map(|(step, percent)| format!("{step} {percent} %"));
     let reason = (!node.reason.is_empty()).then(|| node.reason.clone());
-    [step, reason].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    let drain = (!node.drain.is_empty()).then(|| node.drain.clone());
+    [step, reason, drain].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn state(state: NodeState) -> &'static str {

@@ -53,3 +53,19 @@ fn completions_are_printed_for_every_shell() {
         assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("console-log"), "{shell}");
     }
 }
+
+#[test]
+fn a_program_that_could_not_be_run_ends_as_with_ssh_and_a_wrong_file_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (url, ca) = (format!("https://{free}"), format!("sha256:{}", "ab".repeat(32)));
+    let environment = [("LODGE_URL", url.as_str()), ("LODGE_CA", &ca), ("LODGE_TOKEN", "t0k")];
+    let output = lodge(home.path(), &["env", "exec", "web1", "--", "true"], &environment);
+    assert_eq!(output.status.code(), Some(255));
+    assert!(stderr(&output).contains("running true in web1"), "{}", stderr(&output));
+    let file = home.path().join("env.toml");
+    std::fs::write(&file, "[[environment]]\nname = 'web1'\ncolour = 'red'\n").unwrap();
+    let output = lodge(home.path(), &["apply", "-f", file.to_str().unwrap(), "--yes"], &environment);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("env.toml") && stderr(&output).contains("colour"), "{}", stderr(&output));
+}

@@ -11,7 +11,7 @@ use lodge_model::api::{
 use lodge_model::ids::{Fingerprint, MachineId};
 use lodge_model::timing;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,7 +24,7 @@ use crate::pin::PinVerifier;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a call may take besides the time the center holds it by intent. A heartbeat's is short: it is how an agent notices
 /// that the center is gone, and it must be back within 10 s of the center's return.
-const MARGIN: Duration = Duration::from_secs(10);
+pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 const HEARTBEAT_MARGIN: Duration = Duration::from_secs(3);
 /// A refusal that is not JSON is shown up to this many characters.
 const REFUSAL_MAX: usize = 300;
@@ -50,6 +50,8 @@ pub struct Center {
     url: String,
     ca: Fingerprint,
     http: Client,
+    /// HTTP/1.1 only: what a WebSocket starts with.
+    upgrading: Client,
     pin: Arc<PinVerifier>,
 }
 
@@ -79,18 +81,20 @@ impl Center {
                 tls.with_client_auth_cert(chain, key).context("using the client certificate and key")?
             }
         };
-        let http = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(Duration::from_secs(5))
-            .user_agent(concat!("lodge/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            .build()
-            .context("setting up the HTTP client")?;
-        Ok(Self { url: base.as_str().trim_end_matches('/').to_owned(), base, ca: ca.clone(), http, pin })
+        let client = || {
+            Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .https_only(true)
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_keepalive(Duration::from_secs(5))
+                .user_agent(concat!("lodge/", env!("CARGO_PKG_VERSION")))
+                .default_headers(headers.clone())
+        };
+        let http = client().build().context("setting up the HTTP client")?;
+        let upgrading = client().http1_only().build().context("setting up the HTTP client")?;
+        Ok(Self { url: base.as_str().trim_end_matches('/').to_owned(), base, ca: ca.clone(), http, upgrading, pin })
     }
 
     /// The center's address, as it was given.
@@ -230,15 +234,15 @@ impl Center {
 // ---- how ---------------------------------------------------------------------------------------------------------------------
 
 impl Center {
-    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
         self.json(self.request(Method::GET, path, MARGIN)).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &(impl Serialize + ?Sized)) -> Result<T, Error> {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &(impl Serialize + ?Sized)) -> Result<T, Error> {
         self.json(self.request(Method::POST, path, MARGIN).json(body)).await
     }
 
-    async fn post_only(&self, path: &[&str], body: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+    pub(crate) async fn post_only(&self, path: &[&str], body: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         self.send(self.request(Method::POST, path, MARGIN).json(body)).await.map(drop)
     }
 
@@ -247,26 +251,39 @@ impl Center {
         self.send(request.body(text.to_owned())).await.map(drop)
     }
 
-    /// A request below `/api/v1`. Path segments are escaped, so no name can reach another path.
-    fn request(&self, method: Method, path: &[&str], limit: Duration) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &[&str], limit: Duration) -> RequestBuilder {
+        self.request_without_limit(method, path).timeout(limit)
+    }
+
+    pub(crate) fn request_without_limit(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        self.http.request(method, self.at(path))
+    }
+
+    /// A request that asks for another protocol on its connection.
+    pub(crate) fn upgrade(&self, path: &[&str]) -> RequestBuilder {
+        self.upgrading.request(Method::GET, self.at(path))
+    }
+
+    /// An address below `/api/v1`. Path segments are escaped, so no name can reach another path.
+    fn at(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["api", "v1"]).extend(path);
         }
-        self.http.request(method, url).timeout(limit)
+        url
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let response = self.send(request).await?;
         let url = response.url().to_string();
         let body = response.bytes().await.map_err(|error| self.broken(&error))?;
         serde_json::from_slice(&body).map_err(|error| Error::Answer { url, why: error.to_string() })
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         let response = request.send().await.map_err(|error| self.broken(&error))?;
         let status = response.status();
-        if status.is_success() {
+        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
         let body = response.text().await.unwrap_or_default();
@@ -278,7 +295,7 @@ impl Center {
         Err(Error::Refused { status: status.as_u16(), message })
     }
 
-    fn broken(&self, error: &reqwest::Error) -> Error {
+    pub(crate) fn broken(&self, error: &reqwest::Error) -> Error {
         Error::from_http(&self.url, &self.ca, error)
     }
 }

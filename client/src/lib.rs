@@ -10,14 +10,22 @@
 //! It never retries and never decides: callers know how long they can wait.
 
 mod center;
+mod download;
+mod drain;
+mod environments;
 mod error;
 mod keys;
 mod pin;
+mod session;
 mod ticket;
 
 pub use center::{Auth, Center};
+pub use download::Download;
+pub use drain::{sign_certificate, verify_certificate};
+pub use environments::{Power, QuotaChange, Upload};
 pub use error::Error;
 pub use keys::{CsrPem, KeyPem, new_key_and_csr};
+pub use session::{Session, SessionReceiver, SessionSender};
 pub use ticket::verify_ticket;
 
 #[cfg(test)]

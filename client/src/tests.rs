@@ -5,13 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use base64::Engine;
+use lodge_model::environment::session::{FRAME_MAX, Frame};
 use lodge_model::ids::{Fingerprint, MachineId, NodeId, TicketId};
 use lodge_model::ticket::{SignedTicket, Ticket};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 
-use crate::{Auth, Center, Error, new_key_and_csr, verify_ticket};
+use crate::{Auth, Center, Error, Upload, new_key_and_csr, verify_ticket};
 
 struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -192,6 +193,92 @@ fn addresses_that_are_not_a_centers_are_refused() {
         assert!(Center::new(url, &ca, Auth::Token("t".into())).is_err(), "{url}");
     }
     assert!(Center::new("https://x", &ca, Auth::Token("a\nb".into())).is_err());
+}
+
+/// Sends every frame back until it is told `Stdin([])`, which it answers with `Exit(7)`.
+fn serve_session(ca: &Ca) -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+    use tokio_tungstenite::tungstenite::{Message, accept_hdr};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, requests) = std::sync::mpsc::channel();
+    let (leaf, key) = ca.leaf("127.0.0.1");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf, ca.der()], key)
+        .unwrap();
+    std::thread::spawn(move || {
+        let tls = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        let stream = rustls::StreamOwned::new(tls, listener.accept().unwrap().0);
+        #[expect(clippy::result_large_err, reason = "the library's own type")]
+        let remember = |request: &Request, response: Response| {
+            asked.send(request.uri().to_string()).unwrap();
+            Ok(response)
+        };
+        let mut socket = accept_hdr(stream, remember).unwrap();
+        while let Ok(message) = socket.read() {
+            match Frame::decode(&message.clone().into_data()) {
+                Some(Frame::Stdin(bytes)) if bytes.is_empty() => {
+                    socket.send(Message::binary(Frame::Exit(7).encode())).unwrap();
+                    socket.close(None).unwrap();
+                }
+                Some(frame) => socket.send(Message::binary(frame.encode())).unwrap(),
+                None => {}
+            }
+        }
+    });
+    (address, requests)
+}
+
+#[test]
+fn a_session_carries_frames_both_ways_and_ends_in_order() {
+    let ca = Ca::new("center");
+    let (address, requests) = serve_session(&ca);
+    run(async {
+        let command = ["sh".to_owned(), "-c".to_owned(), "a & b".to_owned()];
+        let (mut sender, mut receiver) =
+            center(address, &ca.fingerprint()).exec("web1", &command, false).await.unwrap().split();
+        let long = Frame::Stdin(vec![7; FRAME_MAX]);
+        for frame in [Frame::Stdin(b"x".to_vec()), long, Frame::Resize { columns: 80, rows: 24 }] {
+            sender.send(&frame).await.unwrap();
+            assert_eq!(receiver.next().await.unwrap(), Some(frame));
+        }
+        sender.send(&Frame::Stdin(Vec::new())).await.unwrap();
+        assert_eq!(receiver.next().await.unwrap(), Some(Frame::Exit(7)));
+        assert_eq!(receiver.next().await.unwrap(), None);
+    });
+    let asked = requests.recv().unwrap();
+    assert_eq!(asked, "/api/v1/environments/web1/exec?command=sh&command=-c&command=a+%26+b&tty=false");
+}
+
+#[test]
+fn a_session_that_is_refused_is_refused_in_the_centers_words() {
+    let ca = Ca::new("center");
+    let (leaf, key) = ca.leaf("127.0.0.1");
+    let (address, _requests) = serve(vec![leaf, ca.der()], key, "409 Conflict", r#"{"error":"web1 does not run"}"#);
+    let error = run(center(address, &ca.fingerprint()).console("web1")).err().unwrap();
+    assert!(matches!(&error, Error::Refused { status: 409, message } if message == "web1 does not run"), "{error}");
+}
+
+#[test]
+fn an_upload_is_sent_whole_and_its_progress_is_told() {
+    let ca = Ca::new("center");
+    let (leaf, key) = ca.leaf("127.0.0.1");
+    let (address, requests) = serve(vec![leaf, ca.der()], key, "202 Accepted", "{}");
+    let told = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let progress = Arc::clone(&told);
+    let body = "x".repeat(1 << 20);
+    let upload = Upload {
+        from: std::io::Cursor::new(body.clone().into_bytes()),
+        size: body.len() as u64,
+        progress: move |more| _ = progress.fetch_add(more, std::sync::atomic::Ordering::Relaxed),
+    };
+    run(center(address, &ca.fingerprint()).import_template("tiny", upload)).unwrap();
+    let request = requests.recv().unwrap();
+    assert!(request.starts_with("PUT /api/v1/templates/tiny ") && request.ends_with(&body));
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1 << 20);
 }
 
 #[test]

@@ -298,7 +298,7 @@ impl Engine {
                 Some(going_down) => going_down.proceed(),
                 None => return Line::Error("the machine is not going down".into()),
             },
-            Request::Hold(seconds) => match &self.going_down {
+            Request::Hold(seconds) => match &mut self.going_down {
                 Some(going_down) => going_down.hold(seconds),
                 None => return Line::Error("the machine is not going down".into()),
             },

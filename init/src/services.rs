@@ -20,6 +20,8 @@ pub struct Service {
     pub after: &'static [&'static str],
     /// When it is ready.
     pub ready: Ready,
+    /// Where it mounts a file system of its own: what a dead one left there is let go of before a start.
+    pub mounts: Option<&'static str>,
     /// What undoes it at shutdown, where the process itself has long ended.
     pub stop: Option<(Program, &'static [&'static str])>,
     /// Whether it may hold files on the share open: it is stopped before the share is unmounted.
@@ -49,6 +51,7 @@ const SERVICE: Service = Service {
     roles: &[],
     after: &[],
     ready: Ready::Started,
+    mounts: None,
     stop: None,
     uses_share: false,
     loud: false,
@@ -58,7 +61,7 @@ const SERVICE: Service = Service {
 const NETWORK_FILE: &str = "/run/lodge/network.json";
 
 /// The services of a node, in the order they are thought of; `after` rules.
-pub const NODE: [Service; 11] = [
+pub const NODE: [Service; 13] = [
     Service { name: "udevd", program: Program::SystemdUdevd, ready: Ready::PathExists("/run/udev/control"), ..SERVICE },
     Service {
         name: "udev-trigger",
@@ -148,10 +151,29 @@ pub const NODE: [Service; 11] = [
         ..SERVICE
     },
     Service {
+        name: "lxcfs",
+        program: Program::Lxcfs,
+        // Its runtime directory is /run: mounted there, it waits for itself.
+        arguments: &["--foreground", "--enable-loadavg", "--enable-cfs", "/var/lib/lxcfs"],
+        roles: &[Role::Worker],
+        // Written just before it mounts; an environment has a longer way to its start.
+        ready: Ready::PathExists("/run/lxcfs.pid"),
+        mounts: Some("/var/lib/lxcfs"),
+        ..SERVICE
+    },
+    Service {
+        name: "consoles",
+        program: Program::Agent,
+        arguments: &["consoles"],
+        roles: &[Role::Worker],
+        ready: Ready::PathExists(paths::CONSOLES_SOCKET),
+        ..SERVICE
+    },
+    Service {
         name: "agent",
         program: Program::Agent,
         arguments: &["run"],
-        after: &["dbus", "network", "exportd", "center"],
+        after: &["dbus", "network", "exportd", "center", "lxcfs", "consoles"],
         uses_share: true,
         ..SERVICE
     },
@@ -169,7 +191,7 @@ pub const INSTALL: [Service; 1] = [Service {
 
 /// The services of a node with these roles.
 pub fn for_roles(roles: &[Role]) -> Vec<&'static Service> {
-    static TABLE: [Service; 11] = NODE;
+    static TABLE: [Service; 13] = NODE;
     TABLE.iter().filter(|service| service.roles.is_empty() || service.roles.iter().any(|role| roles.contains(role))).collect()
 }
 
@@ -201,7 +223,7 @@ mod tests {
     #[test]
     fn a_worker_serves_nothing() {
         let names: Vec<&str> = for_roles(&[Role::Worker]).iter().map(|service| service.name).collect();
-        assert_eq!(names, ["udevd", "udev-trigger", "udev-settle", "dbus", "network", "chronyd", "agent"]);
+        assert_eq!(names, ["udevd", "udev-trigger", "udev-settle", "dbus", "network", "chronyd", "lxcfs", "consoles", "agent"]);
         assert!(for_roles(&[Role::Center, Role::Share]).iter().any(|service| service.name == "nfsd"));
     }
 

@@ -36,7 +36,12 @@ pub struct Shutdown {
     pub phases: VecDeque<Phase>,
     /// When the announcement is over at the latest.
     pub announced_until: Duration,
+    /// Nobody can hold the announcement for longer.
+    pub held_until: Duration,
 }
+
+/// The agent can have the machine wait for so long: the longest deadline of a cluster's settings, and a little.
+const LONGEST: Duration = Duration::from_secs(*lodge_model::drain::DEADLINES.end() as u64 + 60);
 
 /// The phases for these services, which are in the order of their start.
 pub fn phases(services: &[&Service]) -> VecDeque<Phase> {
@@ -59,7 +64,7 @@ pub fn phases(services: &[&Service]) -> VecDeque<Phase> {
 impl Shutdown {
     /// Begin.
     pub fn begin(now: Duration, down: Down, cause: Cause, services: &[&Service]) -> Self {
-        Self { down, cause, phases: phases(services), announced_until: now + patience(cause) }
+        Self { down, cause, phases: phases(services), announced_until: now + patience(cause), held_until: now + LONGEST }
     }
 
     /// A second request while it runs can only make it harder: off instead of restart, and never later. Whether anything changed.
@@ -73,6 +78,12 @@ impl Shutdown {
             self.cause = cause;
         }
         *self != before
+    }
+
+    /// The agent needs so long from now on, by the cluster's settings: it is waited for, never longer than `LONGEST` in all.
+    pub fn hold(&mut self, now: Duration, seconds: u32) {
+        let wanted = (now + Duration::from_secs(seconds.into())).min(self.held_until);
+        self.announced_until = self.announced_until.max(wanted);
     }
 
     /// Seconds until it goes on by itself, rounded up.
@@ -105,6 +116,20 @@ mod tests {
     use super::*;
     use crate::services::{for_install, for_roles};
     use lodge_model::node::Role;
+
+    #[test]
+    fn the_agent_can_hold_it_for_longer_but_not_for_ever_and_the_button_ends_that() {
+        let at = Duration::from_secs;
+        let mut shutdown = Shutdown::begin(at(100), Down::Poweroff, Cause::Power, &[]);
+        shutdown.hold(at(110), 20);
+        assert_eq!(shutdown.seconds_left(at(110)), 50, "what was announced stays");
+        shutdown.hold(at(110), 180);
+        assert_eq!(shutdown.seconds_left(at(110)), 180);
+        shutdown.hold(at(110), u32::MAX);
+        assert_eq!(shutdown.seconds_left(at(100)), 3660);
+        assert!(shutdown.press(at(200), Down::Poweroff, Cause::Button));
+        assert_eq!(shutdown.seconds_left(at(200)), 300);
+    }
 
     fn names(services: &[&Service]) -> Vec<String> {
         let name = |phase: &Phase| match phase {

@@ -218,6 +218,7 @@ impl Supervisor {
     fn not_spawned(&mut self, now: Duration, unit: Unit, actions: &mut Vec<Action>) {
         let Some(entry) = self.entries.get_mut(unit) else { return };
         match entry.state {
+            State::Stopping { again: true, .. } => entry.state = State::Waiting { since: now },
             State::Stopping { .. } => entry.state = State::Stopped,
             _ => entry.fail(now, Duration::ZERO, "it cannot be started", actions),
         }
@@ -293,6 +294,11 @@ impl Supervisor {
                 entry.state = State::Stopping { pid, kill_at: now + STOP_TIMEOUT, again: true };
             }
             State::Stopping { again, .. } | State::Killed { again, .. } => *again = true,
+            // What it did is undone first, or the second start would only meet it.
+            State::Done if entry.service.stop.is_some() => {
+                actions.push(Action::RunStop(unit));
+                entry.state = State::Stopping { pid: 0, kill_at: now + STOP_TIMEOUT, again: true };
+            }
             state => *state = State::Waiting { since: now },
         }
     }

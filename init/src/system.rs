@@ -7,6 +7,7 @@ use lodge_model::{
     node::{BootFile, NodeFile, Role},
     paths,
 };
+use lodge_sys::module::Modules;
 use nix::sys::resource::{Resource, setrlimit};
 
 mod etc;
@@ -37,12 +38,42 @@ pub fn run() -> Result<Infallible, Failure> {
     if node.roles.contains(&Role::Share) {
         var::mount_share_server();
     }
+    if node.roles.contains(&Role::Worker) {
+        may_degrade("loading modules for environments", load_modules);
+    }
     log::notice(&format!("this is {} ({})", node.name, roles(&node.roles)));
     required("running the services", "this is a fault in Lodge; `reboot` tries again", || {
         let (services, log_dir) = (services::for_roles(&node.roles), Some(PathBuf::from(paths::LOG_DIR)));
         let command_line = fs::read_to_string("/proc/cmdline").ok();
         Engine::new(Setup { services, log_dir, command_line, ..Setup::default() })?.run()
     })
+}
+
+/// Modules of which an environment cannot ask for itself, because their device or their file system comes from the node; or that
+/// have to be there before a program asks what is there: name, reason.
+const MODULES: [(&str, &str); 11] = [
+    ("loop", "environments' disks"),
+    ("overlay", "their roots"),
+    ("tun", "their VPNs"),
+    ("veth", "their network links"),
+    ("bridge", "the node's side of them"),
+    ("nf_tables", "their firewalls and the node's guard"),
+    ("tcp_diag", "live moves look at sockets: TCP"),
+    ("udp_diag", "the same: UDP"),
+    ("unix_diag", "the same: Unix"),
+    ("netlink_diag", "the same: netlink"),
+    ("af_packet_diag", "the same: raw"),
+];
+
+fn load_modules() -> Result<()> {
+    let command_line = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    let mut modules = Modules::open(&command_line)?;
+    for (name, reason) in MODULES {
+        if let Err(error) = modules.load(name) {
+            log::warning(&format!("{reason}: {error:#}"));
+        }
+    }
+    Ok(())
 }
 
 /// Programs that do not ask for more get what old interfaces (select) can bear; those that ask get what a busy server needs.

@@ -49,8 +49,9 @@ const KERNEL: [(Need, Mount<'static>); 8] = [
 const EFIVARS: Mount<'static> =
     Mount { source: "efivarfs", target: lodge_sys::efivar::DIR, fstype: "efivarfs", flags: NO_PROGRAMS, data: "" };
 
-/// Directories below /run that services put their sockets and files in.
-const RUN_DIRS: [&str; 4] = ["/run/lodge", "/run/dbus", "/run/udev", "/run/lock"];
+/// Directories below /run that services put their sockets and files in. The last is how programs of systemd know (sd_booted(3)) that
+/// there is a bus with its interfaces to ask; without it `machinectl` refuses to.
+const RUN_DIRS: [&str; 5] = ["/run/lodge", "/run/dbus", "/run/udev", "/run/lock", "/run/systemd/system"];
 
 /// Mount what the kernel offers, unless it is mounted already.
 pub fn mount_kernel_file_systems() -> Result<(), Failure> {
@@ -75,7 +76,7 @@ pub fn mount_efi_variables() {
 }
 
 /// Kernel settings: name, value, reason.
-const SYSCTLS: [(&str, &str, &str); 14] = [
+const SYSCTLS: [(&str, &str, &str); 24] = [
     ("kernel/printk_devkmsg", "on", "services log through /dev/kmsg; the default rate limit would drop their lines"),
     ("kernel/printk", "6 4 1 7", "consoles show notices and worse; services' chatter (info) stays in the log"),
     ("kernel/panic", "10", "a kernel panic restarts the machine after people had time to photograph it"),
@@ -94,6 +95,21 @@ const SYSCTLS: [(&str, &str, &str); 14] = [
     ("fs/protected_fifos", "1", "the same for pipes"),
     ("fs/protected_regular", "2", "the same for files, group-writable directories too"),
     ("vm/panic_on_oom", "0", "one greedy process is killed, not the machine"),
+    ("kernel/unprivileged_bpf_disabled", "2", "no way into the kernel's verifier for users of environments"),
+    // What follows are sums over all environments, which nobody inside can raise.
+    ("fs/inotify/max_user_instances", "65536", "each systemd takes dozens, and all of them count for the node's root, too"),
+    ("fs/inotify/max_user_watches", "4194304", "the same for watches"),
+    ("fs/aio-max-nr", "1048576", "databases of many environments"),
+    ("kernel/pty/max", "65536", "consoles and logins of many environments"),
+    ("kernel/keys/maxkeys", "20000", "keys of the node's users are few, those of environments many"),
+    ("vm/max_map_count", "1048576", "search engines and games ask for more than the default; Debian's own value"),
+    (
+        "net/ipv4/neigh/default/gc_thresh3",
+        "16384",
+        "one table of neighbours for all environments: the default fills with a thousand",
+    ),
+    ("net/ipv6/neigh/default/gc_thresh3", "16384", "the same for IPv6"),
+    ("net/ipv4/neigh/default/gc_thresh2", "8192", "where it begins to forget them"),
 ];
 
 /// Apply the kernel settings; each one may fail.

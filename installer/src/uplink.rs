@@ -11,7 +11,7 @@ use lodge_model::{
     answer::{NetworkAnswer, parse_cidr},
     facts::Nic,
 };
-use lodge_network::Uplink;
+use lodge_network::{On, Uplink};
 
 use crate::report::Report;
 
@@ -59,7 +59,7 @@ impl Network {
     }
 
     fn start(config: Option<&NetworkAnswer>, report: &mut Report) -> Result<Self> {
-        let lease = lodge_network::bring_up(config, &mut |line| report.note(line))?;
+        let lease = lodge_network::bring_up(config, On::Link, &mut |line| report.note(line))?;
         let uplink = Arc::new(Mutex::new(lease.uplink().clone()));
         tell_resolver(lease.uplink());
         let shared = Arc::clone(&uplink);

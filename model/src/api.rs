@@ -4,15 +4,19 @@
 //! |---|---|---|
 //! | installer | `Authorization: Bearer <join token>` | `/machines/{machine}/…` |
 //! | agent | its client certificate (subject CN = node id) | `/node/…` |
-//! | operator | `Authorization: Bearer <operator token>` | everything else |
+//! | operator | `Authorization: Bearer <operator token>` | everything else; environments: `environment::view` |
+//! | user | `Authorization: Bearer <user token>` | her own environments, and templates to read |
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::answer::CenterAnswer;
+use crate::drain::Leave;
+use crate::environment::order;
+use crate::environment::session::Session;
 use crate::facts::Facts;
-use crate::ids::{BootId, MachineId, NodeId, TicketId};
+use crate::ids::{BootId, Digest, MachineId, NodeId, TicketId};
 use crate::layout::Slot;
 use crate::node::Role;
 use crate::ticket::SignedTicket;
@@ -202,6 +206,15 @@ pub struct Heartbeat {
     /// center has them already.
     #[serde(default)]
     pub phases: Vec<Phase>,
+    /// Environments that are assigned to this node or found on it.
+    #[serde(default)]
+    pub environments: Vec<order::Report>,
+    /// Tasks that are in the orders.
+    #[serde(default)]
+    pub tasks: Vec<order::TaskReport>,
+    /// Templates of `Orders::warm` that are on this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm: Vec<Digest>,
 }
 
 /// The share as a node sees it.
@@ -239,6 +252,21 @@ pub struct Orders {
     pub reinstall: Option<CenterAnswer>,
     /// The center has forgotten this boot: register again.
     pub register_again: bool,
+    /// Environments of this node.
+    #[serde(default)]
+    pub environments: Vec<order::Assignment>,
+    /// What is to be done once.
+    #[serde(default)]
+    pub tasks: Vec<order::Task>,
+    /// Sessions to join.
+    #[serde(default)]
+    pub sessions: Vec<Session>,
+    /// Templates of environments that are about to move here: fetched beforehand, so that nobody waits for them.
+    #[serde(default)]
+    pub warm: Vec<order::TemplateRef>,
+    /// What is to be done once the node has been drained.
+    #[serde(default)]
+    pub leave: Option<Leave>,
 }
 
 // ---- operator --------------------------------------------------------------------------------------------------------------
@@ -286,6 +314,9 @@ pub struct NodeView {
     pub step: Option<(String, u8)>,
     /// Last sign of life.
     pub seen: Option<Timestamp>,
+    /// That it takes no new environments, and why, for people; empty when it does.
+    #[serde(default)]
+    pub drain: String,
 }
 
 /// `GET /nodes/{name}`.
@@ -310,6 +341,9 @@ pub struct NodeDetail {
     pub install: Vec<StepTime>,
     /// Times of the last boot.
     pub phases: Vec<Phase>,
+    /// Labels that environments can ask for.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 /// How long a step took.

@@ -60,53 +60,84 @@ uuid_id!(
     BootId, "boot id"
 );
 
-/// `sha256:` and 64 hexadecimal digits: the digest of the DER form of the center's CA certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schema(value_type = String)]
-pub struct Fingerprint([u8; 32]);
+uuid_id!(
+    /// An environment. Given by the center when it is created; its directory on the share has this name.
+    EnvironmentId, "environment id"
+);
+uuid_id!(
+    /// Something that a node is asked to do once.
+    TaskId, "task id"
+);
+uuid_id!(
+    /// One `exec` or `console`.
+    SessionId, "session id"
+);
 
-impl Fingerprint {
-    /// From the digest itself.
-    pub fn from_digest(digest: [u8; 32]) -> Self {
-        Self(digest)
-    }
+macro_rules! sha256_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String)]
+        pub struct $name([u8; 32]);
 
-    /// The digest itself.
-    pub fn digest(&self) -> &[u8; 32] {
-        &self.0
-    }
+        impl $name {
+            /// From the digest itself.
+            pub fn from_digest(digest: [u8; 32]) -> Self {
+                Self(digest)
+            }
+
+            /// The digest itself.
+            pub fn digest(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// Its 64 hexadecimal digits alone.
+            pub fn hex(&self) -> String {
+                hex(&self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "sha256:{}", self.hex())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let error = |why| IdError { what: $what, text: text.to_owned(), why };
+                let digits = text.strip_prefix("sha256:").ok_or_else(|| error("expected it to start with \"sha256:\""))?;
+                let bytes = unhex(digits).ok_or_else(|| error("expected hexadecimal digits after \"sha256:\""))?;
+                let digest = bytes.try_into().map_err(|_| error("expected 64 hexadecimal digits after \"sha256:\""))?;
+                Ok(Self(digest))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.to_string()
+            }
+        }
+    };
 }
 
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", hex(&self.0))
-    }
-}
-
-impl FromStr for Fingerprint {
-    type Err = IdError;
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let error = |why| IdError { what: "fingerprint", text: text.to_owned(), why };
-        let digits = text.strip_prefix("sha256:").ok_or_else(|| error("expected it to start with \"sha256:\""))?;
-        let bytes = unhex(digits).ok_or_else(|| error("expected hexadecimal digits after \"sha256:\""))?;
-        let digest = bytes.try_into().map_err(|_| error("expected 64 hexadecimal digits after \"sha256:\""))?;
-        Ok(Self(digest))
-    }
-}
-
-impl TryFrom<String> for Fingerprint {
-    type Error = IdError;
-    fn try_from(text: String) -> Result<Self, IdError> {
-        text.parse()
-    }
-}
-
-impl From<Fingerprint> for String {
-    fn from(fingerprint: Fingerprint) -> String {
-        fingerprint.to_string()
-    }
-}
+sha256_id!(
+    /// `sha256:` and 64 hexadecimal digits: the digest of the DER form of the center's CA certificate.
+    Fingerprint, "fingerprint"
+);
+sha256_id!(
+    /// `sha256:` and 64 hexadecimal digits: the digest of a template's image, or of an upload.
+    Digest, "digest"
+);
 
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {

@@ -41,7 +41,7 @@ pub enum Request {
     Shutdown(Down),
     /// `proceed`: the agent has nothing more to do before a shutdown that init announced.
     Proceed,
-    /// `hold SECONDS`: the agent needs longer; init waits this much longer, never beyond the cause's deadline.
+    /// `hold SECONDS`: the agent needs longer; init waits for so long from now, and not longer than an hour in all.
     Hold(u32),
     /// `status`: one line per service, then `ok`.
     Status,

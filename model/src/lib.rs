@@ -10,6 +10,8 @@ pub mod answer;
 pub mod api;
 pub mod bundle;
 pub mod disk;
+pub mod drain;
+pub mod environment;
 pub mod facts;
 pub mod ids;
 pub mod initproto;

@@ -41,3 +41,9 @@ pub const ANSWER_NAME: &str = "lodge.toml";
 pub const MEDIUM_LABEL: &str = "LODGE";
 /// Name of the bundle on a medium and below a center's `/boot/`.
 pub const BUNDLE_NAME: &str = "lodge-os.tar.gz";
+/// Bounded logs of what environments print on their consoles, `<id>.log`.
+pub const ENVIRONMENT_LOGS: &str = "/state/log/environments";
+/// Socket of the console holder (`agent consoles`).
+pub const CONSOLES_SOCKET: &str = "/run/lodge/consoles.sock";
+/// Directory of the sockets that crun hands consoles over on, `<id>.sock`.
+pub const CONSOLES_DIR: &str = "/run/lodge/consoles";

@@ -8,7 +8,7 @@ use lodge_model::keywords::DHCP_OPTION;
 use mozim::{DhcpV4Client, DhcpV4Config, DhcpV4Lease, DhcpV4State};
 
 use crate::{
-    Uplink,
+    BRIDGE, On, Uplink, bridge,
     netlink::{Link, Netlink},
 };
 
@@ -24,8 +24,8 @@ pub struct Client {
     client: DhcpV4Client,
 }
 
-/// The first lease that any link gets.
-pub async fn first_lease(netlink: &mut Netlink, log: &mut dyn FnMut(&str)) -> Result<(Uplink, Client)> {
+/// The first lease that any link gets; on a worker the bridge takes the link in and the lease over.
+pub async fn first_lease(netlink: &mut Netlink, on: On, log: &mut dyn FnMut(&str)) -> Result<(Uplink, Client)> {
     let end = tokio::time::sleep(TRY);
     tokio::pin!(end);
     let mut asked = BTreeSet::new();
@@ -33,7 +33,7 @@ pub async fn first_lease(netlink: &mut Netlink, log: &mut dyn FnMut(&str)) -> Re
     let mut errors = Vec::new();
     loop {
         netlink.raise_all().await?;
-        for link in netlink.links().await? {
+        for link in candidates(netlink, on).await? {
             if link.carrier && asked.insert(link.index) {
                 log(&format!("asking for an address on {}", link.name));
                 asking.push(ask(link));
@@ -42,6 +42,7 @@ pub async fn first_lease(netlink: &mut Netlink, log: &mut dyn FnMut(&str)) -> Re
         tokio::select! {
             Some(answer) = asking.next() => match answer {
                 Ok((client, lease)) => {
+                    let client = settle(netlink, on, client, &lease).await?;
                     let uplink = apply(netlink, &client.link, &lease).await?;
                     log(&format!("{} has the address {} from {}", uplink.interface, uplink.address, lease.srv_id));
                     return Ok((uplink, client));
@@ -93,12 +94,38 @@ pub async fn maintain(
     }
 }
 
-async fn ask(link: Link) -> Result<(Client, DhcpV4Lease)> {
+async fn candidates(netlink: &Netlink, on: On) -> Result<Vec<Link>> {
+    let links = netlink.links().await?;
+    Ok(match on {
+        On::Link => links,
+        On::Bridge => bridge::candidates(links, netlink.bridge_link().await?),
+    })
+}
+
+/// The client where the address is to be.
+async fn settle(netlink: &mut Netlink, on: On, client: Client, lease: &DhcpV4Lease) -> Result<Client> {
+    if on == On::Link || client.link.name == BRIDGE {
+        return Ok(client);
+    }
+    // Its socket is bound to the link, by which nothing comes in any more.
+    let Client { link, client } = client;
+    drop(client);
+    let link = netlink.bridge_uplink(&link).await?;
+    let mut client = start(&link).await?;
+    client.done(lease.clone()).with_context(|| format!("taking the lease over to {}", link.name))?;
+    Ok(Client { link, client })
+}
+
+async fn start(link: &Link) -> Result<DhcpV4Client> {
     let mut config = DhcpV4Config::new(&link.name);
     config.set_iface_index(link.index);
     config.set_iface_mac(&link.mac).with_context(|| format!("reading the hardware address of {}", link.name))?;
     config.request_extra_dhcp_opts(&[DHCP_OPTION]);
-    let mut client = DhcpV4Client::init(config, None).await.with_context(|| format!("starting DHCP on {}", link.name))?;
+    DhcpV4Client::init(config, None).await.with_context(|| format!("starting DHCP on {}", link.name))
+}
+
+async fn ask(link: Link) -> Result<(Client, DhcpV4Lease)> {
+    let mut client = start(&link).await?;
     loop {
         if let DhcpV4State::Done(lease) = client.run().await.with_context(|| format!("asking by DHCP on {}", link.name))? {
             return Ok((Client { link, client }, *lease));

@@ -1,19 +1,19 @@
 //! A fixed address, as the answer says.
 
-use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
+use std::{cmp::Reverse, net::IpAddr, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use lodge_model::answer::{NetworkAnswer, parse_cidr};
 
 use crate::{
-    Uplink,
+    On, Uplink,
     netlink::{Link, Netlink},
 };
 
 /// How long one try waits for a carrier. Switches with spanning tree take up to 30 s, and the caller tries again.
 const CARRIER: Duration = Duration::from_secs(40);
 
-pub async fn set_up(netlink: &mut Netlink, config: &NetworkAnswer, log: &mut dyn FnMut(&str)) -> Result<Uplink> {
+pub async fn set_up(netlink: &mut Netlink, config: &NetworkAnswer, on: On, log: &mut dyn FnMut(&str)) -> Result<Uplink> {
     let (address, prefix) = parse_cidr(&config.address)
         .with_context(|| format!("reading network.address {:?}: expected ADDRESS/PREFIX", config.address))?;
     let IpAddr::V4(address) = address else {
@@ -23,6 +23,10 @@ pub async fn set_up(netlink: &mut Netlink, config: &NetworkAnswer, log: &mut dyn
     let link = match link {
         Ok(link) => link?,
         Err(_) => bail!("{}", no_carrier(netlink, config.mac.as_deref()).await?),
+    };
+    let link = match on {
+        On::Link => link,
+        On::Bridge => netlink.bridge_uplink(&link).await?,
     };
     netlink.set_address(link.index, address, prefix).await.with_context(|| format!("setting up {}", link.name))?;
     if let Some(IpAddr::V4(gateway)) = config.gateway {
@@ -44,8 +48,9 @@ async fn link(netlink: &mut Netlink, mac: Option<&str>, log: &mut dyn FnMut(&str
     let mut told = false;
     loop {
         netlink.raise_all().await?;
-        let mut links = netlink.links().await?.into_iter().filter(|link| is_meant(link, mac));
-        if let Some(link) = links.find(|link| link.carrier) {
+        let links = netlink.links().await?.into_iter().filter(|link| is_meant(link, mac) && link.carrier);
+        // The uplink of a bridge that is there already stays it, where nothing else is said.
+        if let Some(link) = links.max_by_key(|link| (link.controller.is_some(), Reverse(link.index))) {
             return Ok(link);
         }
         if !std::mem::replace(&mut told, true) {

@@ -1,16 +1,31 @@
-//! Brings a machine's uplink up: links, a fixed address or a DHCP lease, and what the DHCP answer says of the center.
+//! Brings a machine's uplink up: links, a fixed address or a DHCP lease, and what the DHCP answer says of the center. On a worker it puts
+//! the uplink into a bridge and connects environments to it, each held to its own addresses.
+//!
+//! | file | what |
+//! |---|---|
+//! | `bridge.rs` | the bridge that takes the uplink in |
+//! | `veth.rs`, `inside.rs` | an environment's link, the node's side and the environment's |
+//! | `guard.rs` | what an environment may send |
+//! | `probe.rs`, `frames.rs` | who has an address; announcing one |
 //!
 //! Why it exists: the installer and the running node must come up on the network in the same way. Links, addresses and routes go
 //! through rtnetlink, DHCP is `mozim`'s (docs/decisions/0008-dhcp-client.md); what is here chooses the link and applies the lease.
 //!
-//! It assumes the privileges for both. The calls block; a small runtime inside drives the sockets. IPv4 only: IPv6 addresses come
-//! from the kernel's own autoconfiguration. It never decides what an answer means.
+//! It assumes the privileges for both. The calls block; a small runtime inside drives the sockets. The node's own address
+//! is IPv4 only: its IPv6 addresses come from the kernel's own autoconfiguration. It never decides what an answer means.
 
+mod address;
+mod bridge;
 mod dhcp;
 mod fixed;
+mod frames;
+mod guard;
 mod inform;
+mod inside;
 mod netlink;
+mod probe;
 mod resolv;
+mod veth;
 
 use std::{convert::Infallible, net::IpAddr};
 
@@ -21,7 +36,12 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use inform::inform;
 pub use netlink::Link;
+pub use probe::{LISTEN, Taken, probe};
 pub use resolv::write_resolv_conf;
+pub use veth::{LinkSpec, Presence, Traffic, announce, attach, detach, list, look, traffic};
+
+/// The bridge of a worker: its uplink and all environments are ports of it, and the node's own address is on it.
+pub const BRIDGE: &str = "br0";
 
 use netlink::Netlink;
 
@@ -58,6 +78,15 @@ pub struct Lease {
     source: Source,
 }
 
+/// What carries the node's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// The uplink itself.
+    Link,
+    /// `BRIDGE`, with the uplink as a port: on a worker.
+    Bridge,
+}
+
 #[derive(Debug)]
 enum Source {
     Fixed,
@@ -71,15 +100,17 @@ pub fn links() -> Result<Vec<Link>> {
 
 /// Bring the uplink up: as the fixed set-up says, else by DHCP on every link that has a carrier; the first lease wins. One bounded
 /// try: an error says what stands in the way, and the caller tries again. `log` gets a line for people per step.
-pub fn bring_up(config: Option<&NetworkAnswer>, log: &mut dyn FnMut(&str)) -> Result<Lease> {
+///
+/// On the bridge nothing that is connected to it is disturbed, and an uplink that it has and that carries is kept.
+pub fn bring_up(config: Option<&NetworkAnswer>, on: On, log: &mut dyn FnMut(&str)) -> Result<Lease> {
     let runtime = runtime()?;
     let (uplink, source) = runtime.block_on(async {
         let mut netlink = Netlink::connect()?;
         netlink.raise_all().await?;
         match config {
-            Some(config) => Ok((fixed::set_up(&mut netlink, config, log).await?, Source::Fixed)),
+            Some(config) => Ok((fixed::set_up(&mut netlink, config, on, log).await?, Source::Fixed)),
             None => {
-                let (uplink, client) = dhcp::first_lease(&mut netlink, log).await?;
+                let (uplink, client) = dhcp::first_lease(&mut netlink, on, log).await?;
                 anyhow::Ok((uplink, Source::Dhcp(Box::new(client))))
             }
         }

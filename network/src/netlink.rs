@@ -4,15 +4,18 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use nix::errno::Errno;
 use rtnetlink::{
-    Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
+    Error, Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_core::NetlinkMessage,
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
         address::AddressAttribute,
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     },
 };
+
+use crate::veth;
 
 /// An Ethernet link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,16 +32,18 @@ pub struct Link {
     pub carrier: bool,
     /// Hardware, and not a bridge, pair or tunnel.
     pub hardware: bool,
+    /// Kernel index of the bridge that it is a port of.
+    pub controller: Option<u32>,
 }
 
 /// Index of the loopback link, the same in every network namespace (LOOPBACK_IFINDEX in the kernel's include/net/flow.h).
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 type Messages = Box<dyn futures_util::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send + Unpin>;
 
 /// A connection to the kernel that also hears of changed links. Needs a tokio runtime around it.
 pub struct Netlink {
-    handle: Handle,
+    pub(crate) handle: Handle,
     messages: Messages,
 }
 
@@ -50,7 +55,16 @@ impl Netlink {
         Ok(Self { handle, messages: Box::new(messages.map(|(message, _)| message)) })
     }
 
-    /// The Ethernet links; where there is hardware, only that.
+    /// The link of this name, with all that the kernel tells of it.
+    pub async fn find(&self, name: &str) -> Result<Option<LinkMessage>> {
+        match self.handle.link().get().match_name(name.to_owned()).execute().try_next().await {
+            Ok(found) => Ok(found),
+            Err(Error::NetlinkError(error)) if error.raw_code() == -(Errno::ENODEV as i32) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("looking for {name}")),
+        }
+    }
+
+    /// The Ethernet links but those of environments; where there is hardware, only that.
     pub async fn links(&self) -> Result<Vec<Link>> {
         let messages: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await.context("listing links")?;
         let mut links: Vec<Link> = messages.iter().filter_map(read).collect();
@@ -97,6 +111,17 @@ impl Netlink {
         add.execute().await.with_context(|| format!("setting address {address}/{prefix}"))
     }
 
+    /// All IPv4 addresses of the link are taken away.
+    pub async fn clear_addresses(&self, link: u32) -> Result<()> {
+        let mut present = self.handle.address().get().set_link_index_filter(link).execute();
+        while let Some(message) = present.try_next().await.context("listing addresses")? {
+            if message.header.family == AddressFamily::Inet {
+                self.handle.address().del(message).execute().await.context("taking an old address away")?;
+            }
+        }
+        Ok(())
+    }
+
     /// A route through the link, to a gateway or (none) to what is on it; another one to the same place is replaced.
     pub async fn set_route(&self, link: u32, to: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Result<()> {
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, prefix).output_interface(link);
@@ -122,11 +147,13 @@ fn read(message: &LinkMessage) -> Option<Link> {
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
         hardware: true,
+        controller: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac_text(mac),
+            LinkAttribute::Controller(controller) => link.controller = (*controller != 0).then_some(*controller),
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None });
                 match kind {
@@ -138,7 +165,7 @@ fn read(message: &LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(link)
+    (!link.name.starts_with(veth::PREFIX)).then_some(link)
 }
 
 fn mac_text(mac: &[u8]) -> String {

@@ -1,5 +1,7 @@
 use super::*;
 
+pub mod spaces;
+
 #[test]
 fn an_uplink_survives_its_file_and_unknown_keys_do_not() {
     let uplink = Uplink {
@@ -136,7 +138,7 @@ mod site {
 fn a_lease_is_taken_applied_and_renewed() {
     site::with(Some("lodge.name=leased"), |asked| {
         let mut said = Vec::new();
-        let lease = bring_up(None, &mut |line| said.push(line.to_owned())).unwrap();
+        let lease = bring_up(None, On::Link, &mut |line| said.push(line.to_owned())).unwrap();
         let uplink = lease.uplink().clone();
         assert_eq!((uplink.interface.as_str(), uplink.address.as_str()), ("uplink0", "10.99.0.50/24"));
         assert_eq!(uplink.gateway, Some("10.99.0.1".parse().unwrap()));
@@ -164,15 +166,50 @@ fn a_fixed_address_is_set_once_and_again() {
             dns: vec![],
         };
         for _ in 0..2 {
-            let lease = bring_up(Some(&config), &mut |_| {}).unwrap();
+            let lease = bring_up(Some(&config), On::Link, &mut |_| {}).unwrap();
             assert_eq!(lease.uplink().address, "10.99.0.7/24");
         }
         let other = NetworkAnswer { address: "10.99.0.8/24".into(), ..config.clone() };
-        bring_up(Some(&other), &mut |_| {}).unwrap();
+        bring_up(Some(&other), On::Link, &mut |_| {}).unwrap();
         let addresses = std::process::Command::new("ip").args(["-4", "addr", "show", "uplink0"]).output().unwrap();
         let addresses = String::from_utf8(addresses.stdout).unwrap();
         assert!(addresses.contains("10.99.0.8/24") && !addresses.contains("10.99.0.7"), "{addresses}");
         let link = &links().unwrap()[0];
         assert!(link.up && link.carrier && link.name == "uplink0", "{link:?}");
+    });
+}
+
+#[test]
+fn a_lease_goes_over_to_the_bridge_and_is_renewed_there() {
+    use site::Asked::*;
+    site::with(Some("lodge.name=leased"), |asked| {
+        let first = bring_up(None, On::Bridge, &mut |_| {}).unwrap();
+        assert_eq!((first.uplink().interface.as_str(), first.uplink().address.as_str()), (BRIDGE, "10.99.0.50/24"));
+        assert_eq!(links().unwrap()[0].mac, first.uplink().mac);
+        let shown = |arguments: &str| spaces::tool("ip", arguments);
+        assert!(shown("-4 route").contains("default via 10.99.0.1 dev br0"), "{}", shown("-4 route"));
+        assert!(!shown("-4 addr show uplink0").contains("inet"), "{}", shown("-4 addr show uplink0"));
+        let before = shown("-o link show br0");
+        drop(first);
+        // As after a crash of the service: the bridge is there, and is asked on.
+        let again = bring_up(None, On::Bridge, &mut |_| {}).unwrap();
+        assert_eq!(shown("-o link show br0").split(':').next(), before.split(':').next());
+        assert_eq!(inform(again.uplink()).unwrap().as_deref(), Some("lodge.name=informed"));
+        std::thread::spawn(move || again.maintain(&mut |_| {}, &mut |_| {}));
+        let all: Vec<site::Asked> =
+            std::iter::from_fn(|| asked.recv_timeout(std::time::Duration::from_secs(20)).ok()).take(7).collect();
+        assert_eq!(all, [Discover, Request, Discover, Request, Inform, Renew, Renew]);
+    });
+}
+
+#[test]
+fn a_lease_that_went_over_is_renewed_without_asking_anew() {
+    use site::Asked::*;
+    site::with(None, |asked| {
+        let lease = bring_up(None, On::Bridge, &mut |_| {}).unwrap();
+        std::thread::spawn(move || lease.maintain(&mut |_| {}, &mut |_| {}));
+        let all: Vec<site::Asked> =
+            std::iter::from_fn(|| asked.recv_timeout(std::time::Duration::from_secs(20)).ok()).take(4).collect();
+        assert_eq!(all, [Discover, Request, Renew, Renew]);
     });
 }

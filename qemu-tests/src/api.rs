@@ -2,11 +2,12 @@
 
 use std::{
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 use lodge_model::api::{EventView, NodeDetail, NodeView, TicketView};
+use lodge_model::environment::view::{EnvironmentView, TemplateView};
 use serde::de::DeserializeOwned;
 
 /// What the center's console says once, at its first start: `… lodge login URL --ca FINGERPRINT --token TOKEN`.
@@ -68,10 +69,7 @@ impl Operator {
 
     /// Run `lodge ARGUMENTS` whatever comes of it.
     pub fn try_lodge(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(&self.cli);
-        command.args(arguments).stdin(Stdio::null());
-        command.env("LODGE_URL", &self.login.url).env("LODGE_CA", &self.login.ca).env("LODGE_TOKEN", &self.login.token);
-        command.output().with_context(|| format!("starting {}", self.cli.display()))
+        self.command(arguments).output().with_context(|| format!("starting {}", self.cli.display()))
     }
 
     /// `lodge node ls`.
@@ -101,6 +99,40 @@ impl Operator {
     /// `lodge ticket ls`.
     pub fn tickets(&self) -> Result<Vec<TicketView>> {
         self.json(&["ticket", "ls", "--json"])
+    }
+
+    /// `lodge env ls`.
+    pub fn environments(&self) -> Result<Vec<EnvironmentView>> {
+        self.json(&["env", "ls", "--json"])
+    }
+
+    /// `lodge env show NAME`.
+    pub fn environment(&self, name: &str) -> Result<EnvironmentView> {
+        self.json(&["env", "show", name, "--json"])
+    }
+
+    /// `lodge template ls`.
+    pub fn templates(&self) -> Result<Vec<TemplateView>> {
+        self.json(&["template", "ls", "--json"])
+    }
+
+    /// What a shell command in an environment prints; its failure is an error with what it said.
+    pub fn exec(&self, name: &str, command: &str) -> Result<String> {
+        self.lodge(&["env", "exec", name, "--", "sh", "-c", command])
+    }
+
+    /// Start `lodge ARGUMENTS`, to write to it and read from it while it runs.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Child> {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().with_context(|| format!("starting {}", self.cli.display()))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.cli);
+        command.args(arguments).stdin(Stdio::null());
+        command.env("LODGE_URL", &self.login.url).env("LODGE_CA", &self.login.ca).env("LODGE_TOKEN", &self.login.token);
+        command
     }
 
     fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {

@@ -15,12 +15,25 @@ pub struct Artifacts {
     pub variables: PathBuf,
     /// The `lodge` command.
     pub cli: PathBuf,
+    /// Makes what only tests of a whole Debian need, the first time somebody asks.
+    pub debian: fn() -> Result<Debian>,
+}
+
+/// A template that is a whole Debian, and packages to install in it.
+#[derive(Clone, Debug)]
+pub struct Debian {
+    /// Its root tarball.
+    pub template: PathBuf,
+    /// A directory that apt reads as a flat repository.
+    pub repository: PathBuf,
+    /// Names of the packages in it; what they need is there too.
+    pub packages: Vec<String>,
 }
 
 impl Artifacts {
     /// Check that all is there: a missing file is an error here, never a test that passes without it.
     pub fn checked(self) -> Result<Self> {
-        for path in [&self.firmware, &self.variables, &self.cli, &self.iso(), &self.uki(), &self.bundle()] {
+        for path in [&self.firmware, &self.variables, &self.cli, &self.iso(), &self.uki(), &self.bundle(), &self.tiny()] {
             if !path.exists() {
                 bail!(
                     "{} is missing; `cargo xtask image` makes what is built, `cargo xtask setup` fetches the rest",
@@ -44,6 +57,11 @@ impl Artifacts {
     /// The bundle.
     pub fn bundle(&self) -> PathBuf {
         self.out.join(lodge_model::paths::BUNDLE_NAME)
+    }
+
+    /// Root tarball of the small template.
+    pub fn tiny(&self) -> PathBuf {
+        self.out.join("templates/tiny.tar.gz")
     }
 
     /// Where a rack's machines live: consoles, disks, logs.

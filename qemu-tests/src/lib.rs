@@ -13,6 +13,7 @@ pub mod api;
 pub mod artifacts;
 pub mod console;
 pub mod feed;
+pub mod hosting;
 pub mod machine;
 pub mod media;
 pub mod process;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use lodge_model::{ids::hex, paths};
 use sha2::{Digest as _, Sha256};
 
+pub mod archives;
 pub mod bundles;
 pub mod signatures;
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::mpsc::Sender,
     time::Duration,
@@ -112,6 +113,11 @@ impl Rack {
     /// Port of 127.0.0.1 that leads to the center's API.
     pub fn api_port(&self) -> u16 {
         self.router.api_port
+    }
+
+    /// A port of 127.0.0.1 that leads to a TCP port of an address of the site, an environment's for example, until the rack is gone.
+    pub fn forward(&self, address: Ipv4Addr, port: u16) -> Result<u16> {
+        self.router.forward(address, port)
     }
 
     /// Start the site's web server at 10.77.0.5.

@@ -15,7 +15,13 @@ use crate::{
 };
 
 mod center_away;
+mod drain;
+mod env_debian;
+mod env_input;
+mod environments;
 mod install;
+mod node_loss;
+mod records;
 mod refusals;
 mod reinstall;
 mod shutdown;
@@ -32,12 +38,36 @@ pub struct VmTest {
 }
 
 /// All of them, in the order they run in.
-pub const TESTS: [VmTest; 7] = [
+pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "install",
         about: "center from the ISO, nodes by HTTP Boot and PXE, virtio and NVMe: ready without a key; sizes and memory",
         in_default: true,
         run: install::run,
+    },
+    VmTest {
+        name: "environments",
+        about: "servers on two nodes: HTTP, ssh, exec, isolation, forging, reboot and poweroff inside, snapshots; then nothing is left",
+        in_default: true,
+        run: environments::run,
+    },
+    VmTest {
+        name: "env-input",
+        about: "wrong names, sizes, addresses, orders and archives through `lodge`: told, with an exit status, and nothing is left",
+        in_default: true,
+        run: env_input::run,
+    },
+    VmTest {
+        name: "drain",
+        about: "by an operator and by the power button: all environments run elsewhere, nothing acknowledged is lost, counted zeros",
+        in_default: true,
+        run: drain::run,
+    },
+    VmTest {
+        name: "node-loss",
+        about: "a node loses power while an environment writes: started elsewhere on the operator's word, no acknowledged record lost",
+        in_default: true,
+        run: node_loss::run,
     },
     VmTest {
         name: "center-away",
@@ -62,6 +92,18 @@ pub const TESTS: [VmTest; 7] = [
         about: "a registered node is installed again by order alone, and stays the node it was",
         in_default: true,
         run: reinstall::run,
+    },
+    VmTest {
+        name: "env-stream",
+        about: "100 MB through `lodge env exec` and back, unchanged",
+        in_default: false,
+        run: environments::run_long_stream,
+    },
+    VmTest {
+        name: "env-debian",
+        about: "a whole Debian: apt, compiler, web, mail, FTP and X servers, firewall, users, cron, reboot and poweroff inside",
+        in_default: false,
+        run: env_debian::run,
     },
     VmTest {
         name: "nothing-to-install",

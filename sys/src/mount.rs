@@ -148,7 +148,7 @@ fn start_call(call: &dyn Fn() -> nix::libc::c_int) -> Result<Pid> {
     }
 }
 
-/// A line of `/proc/self/mountinfo` (proc(5)).
+/// A line of `/proc/thread-self/mountinfo` (proc(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     /// Where.
@@ -161,7 +161,7 @@ pub struct MountPoint {
 
 /// Everything that is mounted in this mount namespace, in the order it was mounted.
 pub fn mounts() -> Result<Vec<MountPoint>> {
-    let text = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").context("reading /proc/thread-self/mountinfo")?;
     Ok(text.lines().filter_map(parse).collect())
 }
 

@@ -10,6 +10,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,6 +18,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
     libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask},
     unistd::Pid,
 };
@@ -35,6 +37,45 @@ impl PidFd {
         // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
+
+    /// Wait until it has ended; whether that came within the limit.
+    pub fn wait(&self, limit: Duration) -> Result<bool> {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) if left.is_zero() => return Ok(false),
+                Ok(1..) => return Ok(true),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("waiting for a process"),
+            }
+        }
+    }
+
+    /// Send it a signal by number, real-time signals too; a process that has already ended is fine.
+    pub fn send(&self, signal: i32) -> Result<()> {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: pidfd_send_signal takes a descriptor we own and integers; without a siginfo it reads no memory of ours.
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, none, 0) };
+        match Errno::result(sent) {
+            Ok(_) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("sending signal {signal}")),
+        }
+    }
+}
+
+/// When a process was started, in clock ticks since the kernel was (`/proc/PID/stat`, proc(5)): with it an id names one process for ever.
+/// `None` when there is none, or it has ended and nobody has waited for it yet.
+pub fn started(pid: i32) -> Option<u64> {
+    stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn stat(text: &str) -> Option<u64> {
+    // The name, in parentheses, may hold anything.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
 
 impl AsFd for PidFd {
@@ -188,6 +229,22 @@ mod tests {
         let mut child = Command::new("/bin/true").spawn().unwrap();
         assert!(has_children());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_known_by_id_and_start() {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(started(pid).unwrap() >= started(i32::try_from(std::process::id()).unwrap()).unwrap());
+        assert!(!PidFd::open(child.id()).unwrap().wait(Duration::from_millis(20)).unwrap());
+        PidFd::open(child.id()).unwrap().send(34).unwrap();
+        let ended = PidFd::open(child.id()).unwrap();
+        assert!(ended.wait(Duration::from_secs(10)).unwrap());
+        assert_eq!(started(pid), None, "it has ended, though nobody has waited for it");
+        ended.send(9).unwrap();
+        child.wait().unwrap();
+        assert_eq!(stat("7 (a) b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 20"), Some(99));
+        assert_eq!(stat("7 (x"), None);
     }
 
     #[test]

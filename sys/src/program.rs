@@ -50,8 +50,12 @@ programs! {
     Center = "/usr/lib/lodge/center",
     /// Keeps the clock right.
     Chronyd = "/usr/sbin/chronyd",
+    /// Makes and starts containers.
+    Crun = "/usr/bin/crun",
     /// The system bus.
     DbusDaemon = "/usr/bin/dbus-daemon",
+    /// Shows the superblock of ext4.
+    Dumpe2fs = "/usr/sbin/dumpe2fs",
     /// Checks and repairs ext4.
     E2fsck = "/usr/sbin/e2fsck",
     /// Tells the NFS server what to export.
@@ -60,12 +64,20 @@ programs! {
     FsckFat = "/usr/sbin/fsck.fat",
     /// The installer, in the initrd.
     Installer = "/usr/lib/lodge/installer",
+    /// Shows an environment its own share of the machine below /proc.
+    Lxcfs = "/usr/bin/lxcfs",
+    /// Makes erofs.
+    MkfsErofs = "/usr/bin/mkfs.erofs",
     /// Makes ext4.
     MkfsExt4 = "/usr/sbin/mkfs.ext4",
     /// Makes FAT.
     MkfsVfat = "/usr/sbin/mkfs.vfat",
     /// Remembers NFS clients across a restart of the server.
     Nfsdcld = "/usr/sbin/nfsdcld",
+    /// Sets packet filters.
+    Nft = "/usr/sbin/nft",
+    /// Grows ext4.
+    Resize2fs = "/usr/sbin/resize2fs",
     /// Answers the NFS server who may mount what.
     RpcMountd = "/usr/sbin/rpc.mountd",
     /// Starts and stops the kernel's NFS server.
@@ -118,6 +130,17 @@ impl Output {
 impl Call {
     fn new(path: impl Into<OsString>, arguments: Vec<OsString>) -> Self {
         Self { path: path.into(), arguments, accepted: vec![0], deadline: None, input: Vec::new() }
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn arguments<I, A>(mut self, arguments: I) -> Self
+    where
+        I: IntoIterator<Item = A>,
+        A: Into<OsString>,
+    {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
     }
 
     /// Exit statuses that are not an error; only 0 where this is not said.

@@ -9,8 +9,10 @@ use progress::Console;
 
 mod demo;
 mod image;
+mod packages;
 mod progress;
 mod setup;
+mod template;
 mod test;
 
 /// Builds, boots and tests Lodge. Everything it makes is below out/.
@@ -28,6 +30,16 @@ enum Command {
     /// Builds only what changed. The package mirror is the machine's own; LODGE_MIRROR overrides it. LODGE_RELEASE_KEY names the
     /// Ed25519 key (PKCS#8) that signs the bundle; without it one is made in out/keys.
     Image {
+        /// Take today's Debian packages even though nothing changed here.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Build the templates of environments: out/templates/tiny.tar.gz, out/templates/debian-13.tar.zst; import them with `lodge template`.
+    ///
+    /// Builds only what changed, from the machine's own package mirror (LODGE_MIRROR overrides it).
+    Template {
+        /// Which [default: all].
+        name: Vec<template::Name>,
         /// Take today's Debian packages even though nothing changed here.
         #[arg(long)]
         refresh: bool,
@@ -76,11 +88,12 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Image { refresh } => {
             if refresh {
-                image::forget_tree()?;
+                image::forget(image::TREE_STEP)?;
             }
             print!("{}", summary(&image::ensure(&Console::new()?)?)?);
             Ok(())
         }
+        Command::Template { name, refresh } => template::run(&name, refresh),
         Command::Iso { answer, out } => {
             image::iso::check_answer(&answer)?;
             let progress = Console::new()?;

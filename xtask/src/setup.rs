@@ -27,7 +27,7 @@ const fn package(name: &'static str, reason: &'static str) -> Package {
     Package { name, reason, backport: None }
 }
 
-const PACKAGES: [Package; 21] = [
+const PACKAGES: [Package; 26] = [
     package("build-essential", "compiles the C parts of ring and SQLite; libc.a for the static init and installer"),
     package("ca-certificates", "mirrors reached over HTTPS"),
     package("debian-archive-keyring", "proves the packages of the base OS"),
@@ -45,8 +45,13 @@ const PACKAGES: [Package; 21] = [
     package("syslinux-common", "modules of isolinux"),
     Package { name: "qemu-system-x86", reason: "the virtual rack of demo and tests", backport: Some("1:9.0") },
     package("qemu-utils", "disk images of the virtual rack"),
+    package("openssh-client", "logs in to environments of the virtual rack"),
     package("iproute2", "network namespaces of the tests"),
+    package("nftables", "the guards of environments' links, in the tests' network namespaces"),
     package("e2fsprogs", "file systems of the tests on loop disks"),
+    package("crun", "the agent's tests make containers with it"),
+    package("erofs-utils", "templates of the tests"),
+    package("util-linux", "fsfreeze and losetup, which tests on loop disks call"),
     package("dbus-daemon", "the bus of the agent's tests"),
     package("systemd", "busctl and systemd-inhibit, which the agent's tests call"),
 ];

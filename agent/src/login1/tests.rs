@@ -15,7 +15,10 @@ use tokio::time::timeout;
 use zbus::proxy;
 
 use super::*;
+use crate::environment::report::Reports;
+use crate::moments::since_boot;
 use crate::shutdown::Shutdown;
+use crate::shutdown::drain::LeavingNode;
 
 #[proxy(
     interface = "org.freedesktop.login1.Manager",
@@ -49,6 +52,8 @@ struct Node {
     address: Address,
     requests: mpsc::UnboundedReceiver<String>,
     events: broadcast::Sender<String>,
+    environments: watch::Sender<Reports>,
+    leaving: watch::Receiver<Option<Duration>>,
     _dir: tempfile::TempDir,
 }
 
@@ -71,13 +76,30 @@ async fn node() -> Option<Node> {
     let service = Service { locks: Arc::clone(&locks), going_down: is_going_down, init: socket.clone() };
     let agent_address = address.clone();
     tokio::spawn(async move { service.serve(agent_address, &mut Backoff::up_to(SOON)).await.unwrap() });
-    tokio::spawn(Shutdown { init: socket, locks, going_down, center }.run());
-    let mut node = Node { bus, address, requests, events, _dir: dir };
+    let (leaving_sender, leaving) = watch::channel(None);
+    let (environments, reports) = watch::channel(Reports::default());
+    let (silent, _) = watch::channel(false);
+    let (told, issued) = (reports.clone(), watch::channel(None).1);
+    let leaving_node = LeavingNode { init: socket.clone(), center: center.clone(), issued };
+    let shutdown = Shutdown {
+        init: socket,
+        locks,
+        going_down,
+        leaving: leaving_sender,
+        environments: reports,
+        told,
+        silent,
+        center,
+        leaving_node,
+    };
+    tokio::spawn(shutdown.run());
+    let mut node = Node { bus, address, requests, events, environments, leaving, _dir: dir };
     assert_eq!(node.request().await, "subscribe");
     Some(node)
 }
 
-fn start_bus(dir: &Path) -> Option<(Child, Address)> {
+/// A bus of its own; `None`, and why on standard error, where there is no `dbus-daemon`.
+pub fn start_bus(dir: &Path) -> Option<(Child, Address)> {
     let config = dir.join("bus.conf");
     let text = format!(
         r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -272,4 +294,17 @@ async fn the_programs_of_systemd_work_unchanged() {
     while login1.block_inhibited().await.unwrap() != "" {
         timeout(SOON, changes.next()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn environments_shut_down_before_the_node_does() {
+    let Some(mut node) = node().await else { return };
+    node.environments.send_replace(Reports { is_kept: true, ..Reports::default() });
+    node.events.send("shutdown poweroff request 60".into()).unwrap();
+    let by = node.leaving.wait_for(Option::is_some).await.unwrap().unwrap();
+    let left = by.checked_sub(since_boot()).unwrap();
+    assert!(left > Duration::from_secs(50) && left < Duration::from_secs(54), "{left:?}");
+    assert!(node.is_quiet().await);
+    node.environments.send_modify(|reports| reports.all_gone = true);
+    assert_eq!(node.request().await, "proceed");
 }

@@ -1,10 +1,17 @@
 //! The HTTPS API: handlers that translate between HTTP and the flows, and decide nothing.
 
 mod body;
+mod drain;
+mod environments;
 mod machines;
 mod node;
 mod openapi;
 mod operator;
+mod pools;
+mod sessions;
+mod snapshots;
+mod templates;
+mod users;
 
 use std::sync::Arc;
 
@@ -52,4 +59,34 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(operator::tickets))
         .routes(routes!(operator::mint_token))
         .routes(routes!(operator::cluster))
+        .routes(routes!(operator::label))
+        .routes(routes!(operator::confirm_off))
+        .routes(routes!(drain::order, drain::show, drain::undrain))
+        .routes(routes!(drain::certificate))
+        .routes(routes!(drain::move_one))
+        .routes(routes!(drain::settings, drain::set))
+        .routes(routes!(drain::leaving))
+        .routes(routes!(drain::certify))
+        .routes(routes!(pools::list, pools::add))
+        .routes(routes!(pools::remove))
+        .routes(routes!(environments::list, environments::create))
+        .routes(routes!(environments::show, environments::change, environments::destroy))
+        .routes(routes!(environments::start))
+        .routes(routes!(environments::stop))
+        .routes(routes!(environments::restart))
+        .routes(routes!(environments::kill))
+        .routes(routes!(snapshots::list, snapshots::take))
+        .routes(routes!(snapshots::remove))
+        .routes(routes!(snapshots::rollback))
+        .routes(routes!(snapshots::clone))
+        .routes(routes!(users::list, users::add))
+        .routes(routes!(users::show, users::change, users::remove))
+        .routes(routes!(users::add_token, users::revoke))
+        .routes(routes!(templates::list))
+        .routes(routes!(templates::show, templates::import, templates::remove))
+        .routes(routes!(templates::upload))
+        .routes(routes!(sessions::exec))
+        .routes(routes!(sessions::console))
+        .routes(routes!(sessions::logs))
+        .routes(routes!(sessions::join))
 }

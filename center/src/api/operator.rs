@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use lodge_model::api::{ClusterView, ErrorBody, EventView, InstallOrder, NodeDetail, NodeView, TicketView, TokenView};
+use lodge_model::environment::view::Labels;
 use lodge_model::timing::LONG_POLL;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -81,6 +82,36 @@ pub async fn reinstall(
 ) -> Result<StatusCode, Fault> {
     let (world, bundle, now) = (Arc::clone(&center.world), center.bundle_url().await?, center.now());
     center.store.transact(move |tx| operator::reinstall(tx, &world, &bundle, &name, &order, now)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Set labels of a node, which environments can ask for; an empty value removes one.
+#[utoipa::path(patch, path = "/nodes/{name}/labels", tag = "operator", security(("token" = [])),
+    params(("name" = String, Path, description = "node name")), request_body = Labels,
+    responses((status = 204), (status = "4XX", body = ErrorBody)))]
+pub async fn label(
+    _: Operator,
+    State(center): State<Arc<Center>>,
+    Path(name): Path<String>,
+    Body(labels): Body<Labels>,
+) -> Result<StatusCode, Fault> {
+    let now = center.now();
+    center.store.transact(move |tx| operator::label(tx, &name, &labels, now)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An operator's word that the machine of a silent node is off: its environments are started elsewhere. If that is not true, two
+/// copies of them run, so look at the machine first. The node gets nothing more to do until it has been started anew.
+#[utoipa::path(post, path = "/nodes/{name}/confirm-off", tag = "operator", security(("token" = [])),
+    params(("name" = String, Path, description = "node name")),
+    responses((status = 204), (status = "4XX", body = ErrorBody)))]
+pub async fn confirm_off(
+    _: Operator,
+    State(center): State<Arc<Center>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Fault> {
+    let (world, now) = (Arc::clone(&center.world), center.now());
+    center.store.transact(move |tx| operator::confirm_off(tx, &world, &name, now)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

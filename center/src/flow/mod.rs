@@ -5,6 +5,7 @@ pub mod machine;
 pub mod node;
 pub mod operator;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use lodge_model::ids::{MachineId, NodeId};
 use lodge_model::node::Role;
 
 use crate::ca::Ca;
+use crate::environments::drain::Drain;
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::orders::{self, Topology};
@@ -38,6 +40,8 @@ pub struct Whole {
     pub node: Option<Node>,
     /// Its newest ticket.
     pub ticket: Option<TicketRecord>,
+    /// Its drain.
+    pub drain: Option<Drain>,
 }
 
 impl Whole {
@@ -45,7 +49,8 @@ impl Whole {
     pub fn of(tx: &Tx, machine: Machine) -> Result<Self, Fault> {
         let node = machine.node.map(|id| tx.get(&id)).transpose()?.flatten();
         let ticket = machine.ticket.map(|id| tx.get(&id)).transpose()?.flatten();
-        Ok(Self { machine, node, ticket })
+        let drain = drain(tx, node.as_ref())?;
+        Ok(Self { machine, node, ticket, drain })
     }
 
     /// Everything of a node's record.
@@ -53,7 +58,8 @@ impl Whole {
         let machine: Option<Machine> = tx.get(&node.machine)?;
         let machine = machine.ok_or_else(|| anyhow::anyhow!("node {} has no machine record", node.name))?;
         let ticket = machine.ticket.map(|id| tx.get(&id)).transpose()?.flatten();
-        Ok(Self { machine, node: Some(node), ticket })
+        let drain = drain(tx, Some(&node))?;
+        Ok(Self { machine, node: Some(node), ticket, drain })
     }
 
     /// Where it stands.
@@ -87,6 +93,7 @@ impl Whole {
         if let Some(node) = &mut self.node {
             if node.told != Some(state) {
                 node.told = Some(state);
+                tx.replan();
                 tx.log(&state_event(node, state, &reason, now))?;
             }
             tx.put(node)?;
@@ -96,6 +103,10 @@ impl Whole {
         }
         tx.put(&self.machine)
     }
+}
+
+fn drain(tx: &Tx, node: Option<&Node>) -> Result<Option<Drain>, Fault> {
+    Ok(node.map(|node| tx.get(&node.id)).transpose()?.flatten())
 }
 
 fn state_event<'a>(node: &'a Node, state: NodeState, reason: &str, now: Timestamp) -> EventDraft<'a> {
@@ -184,6 +195,8 @@ impl Node {
             orders: None,
             reinstall: None,
             told: None,
+            labels: BTreeMap::new(),
+            confirmed_off: None,
         }
     }
 }

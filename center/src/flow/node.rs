@@ -5,6 +5,7 @@ use lodge_model::api::{Heartbeat, Orders, Register, ShareHealth};
 use lodge_model::ids::NodeId;
 
 use super::{Whole, World, parse_address, refresh_all};
+use crate::environments::report;
 use crate::fault::Fault;
 use crate::live::WRITE_AFTER;
 use crate::records::{Node, Registered};
@@ -50,6 +51,7 @@ pub fn register(tx: &Tx, world: &World, id: NodeId, said: &Register, now: Timest
     node.off = None;
     node.problem = None;
     if is_new_boot {
+        tx.replan();
         node.share = ShareHealth::Unknown;
         node.carried_out = 0;
         node.told = None;
@@ -82,7 +84,10 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     }
     let is_same = (&node.share, node.carried_out, &node.problem) == (&told_before.0, told_before.1, &told_before.2);
     let was_off = told_before.3.is_some();
-    world.live.saw(id, now);
+    if world.live.has_warm(id, &said.warm) | world.live.saw(id, now) {
+        tx.replan();
+    }
+    report::take_in(tx, world, id, said, now)?;
     let (state, _) = whole.state(&world.live, now);
     let node_told = whole.node.as_ref().and_then(|node| node.told);
     if !is_same || has_phases || was_off || node_told != Some(state) || is_due(told_before.4, now) || order_is_old(&whole, now)
@@ -141,5 +146,17 @@ fn order_is_old(whole: &Whole, now: Timestamp) -> bool {
 }
 
 fn nothing(name: &str) -> Orders {
-    Orders { generation: 0, name: name.to_owned(), share: None, exports: Vec::new(), reinstall: None, register_again: false }
+    Orders {
+        generation: 0,
+        name: name.to_owned(),
+        share: None,
+        exports: Vec::new(),
+        reinstall: None,
+        register_again: false,
+        environments: Vec::new(),
+        tasks: Vec::new(),
+        sessions: Vec::new(),
+        warm: Vec::new(),
+        leave: None,
+    }
 }

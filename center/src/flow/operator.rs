@@ -3,13 +3,17 @@
 use jiff::Timestamp;
 use lodge_model::answer::CenterAnswer;
 use lodge_model::api::{ClusterView, InstallOrder, NodeDetail, NodeState, NodeView, TicketView, TokenView};
+use lodge_model::environment::view::Labels;
 use lodge_model::ids::{MachineId, NodeId};
 use lodge_model::keywords::center_words;
 use lodge_model::node::{Role, check_name};
+use lodge_model::timing::SILENT_AFTER;
 
 use super::machine::{BundleUrl, issue, new_ticket, withdraw};
 use super::{Whole, World, refresh_all};
 use crate::decide::Grant;
+use crate::environments::drain::{Certified, Drain};
+use crate::environments::reconcile;
 use crate::fault::Fault;
 use crate::records::{Machine, NameClaim, Node, TicketRecord};
 use crate::store::Tx;
@@ -107,8 +111,18 @@ pub fn forget(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<Mach
     let id = whole.machine.id;
     if let Some(node) = &whole.node {
         may_forget(&whole, node, world, now)?;
+        let held = reconcile::on_node(tx, node)?;
+        if !held.is_empty() {
+            return Err(Fault::conflict(format!(
+                "{name} still has the right to run {}; stop or destroy them, or switch {name} off and say so: lodge node \
+                 confirm-off {name}",
+                held.join(", ")
+            )));
+        }
         tx.delete::<NameClaim>(&node.name)?;
         tx.delete::<Node>(&node.id)?;
+        tx.delete::<Drain>(&node.id)?;
+        tx.delete::<Certified>(&node.id)?;
         world.live.forget(node.id);
     }
     for record in tx.list::<TicketRecord>()?.iter().filter(|record| record.ticket.machine == id) {
@@ -119,6 +133,55 @@ pub fn forget(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<Mach
     tx.delete::<Machine>(&id)?;
     refresh_all(tx, now)?;
     Ok(id)
+}
+
+/// Set labels of a node; an empty value removes one.
+pub fn label(tx: &Tx, name: &str, labels: &Labels, now: Timestamp) -> Result<(), Fault> {
+    let mut whole = find(tx, name)?;
+    let Some(node) = &mut whole.node else {
+        return Err(Fault::conflict(format!("machine {name} is no node yet; let it in first: lodge node approve {name}")));
+    };
+    for (key, value) in labels {
+        check_label(key, value).map_err(Fault::bad_input)?;
+        match value.is_empty() {
+            true => node.labels.remove(key),
+            false => node.labels.insert(key.clone(), value.clone()),
+        };
+    }
+    tx.put(node)?;
+    tx.replan();
+    let told: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    whole.log(tx, "labels", format!("an operator labels {name}: {}", told.join(", ")), now)
+}
+
+fn check_label(key: &str, value: &str) -> Result<(), String> {
+    check_name(key).map_err(|why| format!("label: {why}"))?;
+    let is_plain = value.len() <= 63 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if is_plain {
+        Ok(())
+    } else {
+        Err(format!("label {key}: {value:?} is not a value: use letters, digits, - _ and ., at most 63"))
+    }
+}
+
+/// An operator says that a node's machine is off. What it held may be given to others; its present boot gets nothing any more.
+pub fn confirm_off(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<(), Fault> {
+    let mut whole = find(tx, name)?;
+    let (state, _) = whole.state(&world.live, now);
+    let boot = whole.node.as_ref().and_then(|node| node.registered.as_ref()).map(|registered| registered.boot);
+    let (Some(node), Some(boot)) = (&mut whole.node, boot) else {
+        return Err(Fault::conflict(format!("{name} has never registered: it holds nothing, and nothing waits for it")));
+    };
+    if matches!(state, NodeState::Ready | NodeState::Registered) && node.confirmed_off != Some(boot) {
+        return Err(Fault::conflict(format!(
+            "{name} is not off: it said something less than {} s ago; switch the machine off first",
+            SILENT_AFTER.as_secs()
+        )));
+    }
+    node.confirmed_off = Some(boot);
+    tx.replan();
+    whole.log(tx, "confirmed-off", format!("an operator says that {name} is off; its environments go to other nodes"), now)?;
+    whole.save(tx, world, now)
 }
 
 /// All tickets, newest first.

@@ -25,7 +25,16 @@ fn bundle() -> machine::BundleUrl {
 
 fn beat(generation: u64) -> Heartbeat {
     let share = ShareHealth::Mounted { probe_ms: 1 };
-    Heartbeat { boot: BOOT, share, generation, problem: None, phases: vec![] }
+    Heartbeat {
+        boot: BOOT,
+        share,
+        generation,
+        problem: None,
+        phases: vec![],
+        environments: vec![],
+        tasks: vec![],
+        warm: vec![],
+    }
 }
 
 impl Rig {

@@ -42,7 +42,7 @@ impl Tx<'_> {
             .context("adding to the event log")?;
         let newest = self.inner.last_insert_rowid();
         self.inner.prepare_cached("DELETE FROM events WHERE id <= ?1")?.execute(params![newest - KEPT])?;
-        self.logged.set(true);
+        self.signal(|signals| signals.logged = true);
         Ok(())
     }
 

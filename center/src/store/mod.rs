@@ -8,6 +8,7 @@
 mod events;
 mod schema;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,13 +35,23 @@ pub struct Store {
     connection: Arc<Mutex<Connection>>,
     changes: watch::Sender<u64>,
     events: watch::Sender<u64>,
+    plans: watch::Sender<u64>,
+    views: watch::Sender<u64>,
 }
 
 /// One transaction: all of it happens or nothing.
 pub struct Tx<'a> {
     inner: rusqlite::Transaction<'a>,
-    wakes: std::cell::Cell<bool>,
-    logged: std::cell::Cell<bool>,
+    signals: Cell<Signals>,
+}
+
+/// Who is to look again once a transaction is committed.
+#[derive(Clone, Copy, Default)]
+struct Signals {
+    wakes: bool,
+    logged: bool,
+    plans: bool,
+    shows: bool,
 }
 
 impl Store {
@@ -61,7 +72,8 @@ impl Store {
         // FULL: what a machine has been told (a ticket, a certificate) must outlive a power cut.
         connection.pragma_update(None, "synchronous", "FULL").context("setting synchronous writes")?;
         schema::migrate(&mut connection)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), changes: watch::channel(0).0, events: watch::channel(0).0 })
+        let [changes, events, plans, views] = std::array::from_fn(|_| watch::channel(0).0);
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), changes, events, plans, views })
     }
 
     /// Run one transaction on a thread where blocking is allowed.
@@ -76,25 +88,28 @@ impl Store {
 
     /// Run one transaction on this thread.
     pub fn transact_blocking<T>(&self, work: impl Fn(&Tx) -> Result<T, Fault>) -> Result<T, Fault> {
-        let (done, wakes, logged) = self.commit(work)?;
-        if wakes {
-            self.changes.send_modify(|count| *count += 1);
-        }
-        if logged {
-            self.events.send_modify(|count| *count += 1);
+        let (done, signals) = self.commit(work)?;
+        let told = [
+            (signals.wakes, &self.changes),
+            (signals.logged, &self.events),
+            (signals.plans, &self.plans),
+            (signals.shows, &self.views),
+        ];
+        for (_, sender) in told.into_iter().filter(|(is_set, _)| *is_set) {
+            sender.send_modify(|count| *count += 1);
         }
         Ok(done)
     }
 
-    fn commit<T>(&self, work: impl Fn(&Tx) -> Result<T, Fault>) -> Result<(T, bool, bool), Fault> {
+    fn commit<T>(&self, work: impl Fn(&Tx) -> Result<T, Fault>) -> Result<(T, Signals), Fault> {
         // A panic inside a transaction rolls it back when it unwinds, so the connection stays good.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = connection.transaction_with_behavior(TransactionBehavior::Immediate).context("beginning a transaction")?;
-        let tx = Tx { inner, wakes: false.into(), logged: false.into() };
+        let tx = Tx { inner, signals: Cell::default() };
         let done = work(&tx)?;
-        let (wakes, logged) = (tx.wakes.get(), tx.logged.get());
+        let signals = tx.signals.get();
         tx.inner.commit().context("committing a transaction")?;
-        Ok((done, wakes, logged))
+        Ok((done, signals))
     }
 
     /// Counts commits after which a decision or an order may be another one.
@@ -105,6 +120,16 @@ impl Store {
     /// Counts commits that added to the event log.
     pub fn events(&self) -> watch::Receiver<u64> {
         self.events.subscribe()
+    }
+
+    /// Counts commits after which environments may have to be placed or told otherwise.
+    pub fn plans(&self) -> watch::Receiver<u64> {
+        self.plans.subscribe()
+    }
+
+    /// Counts commits that changed what is shown of environments and templates.
+    pub fn views(&self) -> watch::Receiver<u64> {
+        self.views.subscribe()
     }
 }
 
@@ -156,7 +181,23 @@ impl Tx<'_> {
 
     /// Whoever waits for a decision or for orders looks again once this is committed.
     pub fn wake(&self) {
-        self.wakes.set(true);
+        self.signal(|signals| signals.wakes = true);
+    }
+
+    /// Environments are looked at as a whole once this is committed.
+    pub fn replan(&self) {
+        self.signal(|signals| signals.plans = true);
+    }
+
+    /// Whoever waits for another view of an environment or a template looks again once this is committed.
+    pub fn show(&self) {
+        self.signal(|signals| signals.shows = true);
+    }
+
+    fn signal(&self, set: impl Fn(&mut Signals)) {
+        let mut signals = self.signals.get();
+        set(&mut signals);
+        self.signals.set(signals);
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod cluster;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ pub struct Running {
     pub ca: Fingerprint,
     pub operator: String,
     pub local: LocalJoin,
+    wrapper: Vec<String>,
     arguments: Vec<String>,
     child: Child,
 }
@@ -45,6 +48,19 @@ impl Running {
 
     /// In a directory that is there, with more arguments.
     pub fn start_in(dir: TempDir, site: &str, more: &[&str]) -> Self {
+        Self::start_wrapped(dir, site, more, &[])
+    }
+
+    /// With a file system of its own, of so many MiB, for uploads. Needs no privileges where user namespaces are allowed.
+    pub fn start_with_small_uploads(site: &str, mib: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = dir.path().join("data/uploads");
+        std::fs::create_dir_all(&uploads).unwrap();
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs {} && exec \"$@\"", uploads.display());
+        Self::start_wrapped(dir, site, &[], &["unshare", "--map-root-user", "--mount", "sh", "-c", &script, "sh"])
+    }
+
+    fn start_wrapped(dir: TempDir, site: &str, more: &[&str], wrapper: &[&str]) -> Self {
         std::fs::write(dir.path().join("site.json"), site).unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         let mut arguments: Vec<String> =
@@ -52,14 +68,15 @@ impl Running {
         arguments.extend([path("data"), "--site".into(), path("site.json"), "--announce".into(), path("announced")]);
         arguments.extend(["--local-join".into(), path("join.json")]);
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let (child, url, boot, netboot) = spawn(&arguments);
+        let wrapper: Vec<String> = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        let (child, url, boot, netboot) = spawn(&wrapper, &arguments);
         let announced = std::fs::read_to_string(path("announced")).unwrap();
         let words: Vec<&str> = announced.split_whitespace().collect();
         let after = |flag: &str| words[words.iter().position(|word| *word == flag).unwrap() + 1].to_owned();
         assert!(announced.starts_with("lodge: note: log in with: lodge login https://127.0.0.1:"), "{announced}");
         let (ca, operator) = (after("--ca").parse().unwrap(), after("--token"));
         let local = read_local(&dir);
-        Self { dir, url, boot, netboot, ca, operator, local, arguments, child }
+        Self { dir, url, boot, netboot, ca, operator, local, wrapper, arguments, child }
     }
 
     /// Stop it with SIGTERM and start it again on the same data.
@@ -76,7 +93,7 @@ impl Running {
     }
 
     fn start_again(&mut self) {
-        let (child, url, boot, netboot) = spawn(&self.arguments);
+        let (child, url, boot, netboot) = spawn(&self.wrapper, &self.arguments);
         (self.child, self.url, self.boot, self.netboot) = (child, url, boot, netboot);
         self.local = read_local(&self.dir);
     }
@@ -107,6 +124,13 @@ impl Running {
     pub fn as_node(&self, node: &Enrolled) -> Center {
         let auth = Auth::Certificate { cert_pem: node.reply.certificate.clone(), key_pem: node.key.0.clone() };
         Center::new(&self.url, &self.ca, auth).unwrap()
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     pub fn data(&self) -> PathBuf {
@@ -151,8 +175,11 @@ pub struct Netboot {
 }
 
 /// Start the program and read from its standard output where it listens.
-fn spawn(arguments: &[String]) -> (Child, String, Option<String>, Option<Netboot>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_center")).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+fn spawn(wrapper: &[String], arguments: &[String]) -> (Child, String, Option<String>, Option<Netboot>) {
+    let mut words = wrapper.to_vec();
+    words.push(env!("CARGO_BIN_EXE_center").to_owned());
+    words.extend_from_slice(arguments);
+    let mut child = Command::new(&words[0]).args(&words[1..]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = |word: &str| lines.next().unwrap().unwrap().strip_prefix(word).unwrap().trim().to_owned();
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
@@ -214,7 +241,16 @@ pub fn register(number: u128, boot: u128, serial: &str, address: &str, roles: Ve
 }
 
 pub fn heartbeat(boot: u128, share: ShareHealth, orders: &Orders) -> Heartbeat {
-    Heartbeat { boot: BootId(Uuid::from_u128(boot)), share, generation: orders.generation, problem: None, phases: vec![] }
+    Heartbeat {
+        boot: BootId(Uuid::from_u128(boot)),
+        share,
+        generation: orders.generation,
+        problem: None,
+        phases: vec![],
+        environments: vec![],
+        tasks: vec![],
+        warm: orders.warm.iter().map(|template| template.digest.clone()).collect(),
+    }
 }
 
 pub fn disk(name: &str, serial: &str) -> Disk {

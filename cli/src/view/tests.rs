@@ -1,6 +1,10 @@
 //! Golden texts in `golden/`: what people see of fixed values. `UPDATE_GOLDEN=1 cargo test -p lodge-cli` writes them anew; read the
 //! difference before it is committed.
 
+mod environments;
+
+use std::collections::BTreeMap;
+
 use super::*;
 use lodge_model::api::{NodeDetail, Phase, ShareHealth, StepTime};
 use lodge_model::facts::{Disk, Facts, Firmware, Nic, Transport};
@@ -37,6 +41,7 @@ fn node(name: &str, state: NodeState) -> NodeView {
         address: None,
         version: None,
         step: None,
+        drain: String::new(),
         seen: None,
     }
 }
@@ -116,6 +121,7 @@ fn detail() -> NodeDetail {
         share: ShareHealth::Mounted { probe_ms: 7 },
         install: vec![step("partition", 0.31), step("write-root", 12.04), step("boot-entry", 0.2)],
         phases: vec![phase("init", 2.1), phase("switch-root", 4.3), phase("network", 6.0), phase("registered", 7.25)],
+        labels: BTreeMap::new(),
     }
 }
 
@@ -139,6 +145,7 @@ fn everything_about_a_node() {
         share: ShareHealth::Failed { error: "mounting 10.77.0.10:/ on /share: Connection refused (ECONNREFUSED)".into() },
         install: Vec::new(),
         phases: Vec::new(),
+        labels: BTreeMap::new(),
     };
     golden("node-waiting.txt", &node_page(&waiting, &setting()));
 }

@@ -5,13 +5,14 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read as _},
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result};
 use lodge_sys::{
     cgroup::Cgroup,
+    mount,
     process::{Home, prepare, set_nonblocking},
     program::Program,
 };
@@ -29,7 +30,7 @@ use crate::{
 /// The group of all services' groups.
 const CGROUP: &str = "lodge";
 /// Resources that services and environments are given shares of.
-const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 /// Where programs of services find others. They start with this environment and no more.
 const ENVIRONMENT: [(&str, &str); 3] = [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root"), ("LANG", "C.UTF-8")];
 
@@ -63,6 +64,10 @@ impl Children {
         if let Ready::PathExists(path) = service.ready {
             // An old one would make it ready before it is.
             let _ = fs::remove_file(path);
+        }
+        if let Some(path) = service.mounts {
+            // Nothing is mounted there at the first start; whatever else is wrong the service says itself.
+            let _ = mount::detach(Path::new(path));
         }
         let mut arguments: Vec<String> = service.arguments.iter().map(|argument| (*argument).to_owned()).collect();
         if let Some(option) = service.per_console {

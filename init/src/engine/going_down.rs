@@ -54,8 +54,9 @@ impl GoingDown {
         self.may_proceed = true;
     }
 
-    /// The subscribers need longer. They have until the deadline that was announced, whatever they ask for.
-    pub fn hold(&self, seconds: u32) {
+    /// The subscribers need so long from now on.
+    pub fn hold(&mut self, seconds: u32) {
+        self.shutdown.hold(log::uptime(), seconds);
         let left = self.shutdown.seconds_left(log::uptime());
         log::notice(&format!("shutdown: asked to wait for {seconds} s; waiting for {} s at most", left));
     }

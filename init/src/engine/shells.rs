@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::{ErrorKind, Read as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -130,6 +130,12 @@ impl Console {
     }
 }
 
+/// busybox's shell prefers its own programs to those of the path. Its `poweroff`, `reboot` and `halt` signal PID 1, which understands; its
+/// `init` only says that it is none.
+const ALIASES: &str = "alias init=/proc/1/exe\n";
+/// Read by every shell that somebody types into.
+const ALIASES_FILE: &str = "/run/lodge-shell";
+
 /// A root shell whose terminal is this device; its process.
 pub fn start_shell(path: &Path) -> Result<i32> {
     let terminal = || {
@@ -139,6 +145,11 @@ pub fn start_shell(path: &Path) -> Result<i32> {
     let mut command = Command::new(Program::Busybox.path());
     command.arg("sh").env("HOME", "/root").env("TERM", "linux").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/lodge");
     command.current_dir("/");
+    // Without them it is still a shell.
+    match fs::write(ALIASES_FILE, ALIASES) {
+        Ok(()) => drop(command.env("ENV", ALIASES_FILE)),
+        Err(error) => log::warning(&format!("writing {ALIASES_FILE}: {error}")),
+    }
     command.stdin(Stdio::from(terminal()?)).stdout(Stdio::from(terminal()?)).stderr(Stdio::from(terminal()?));
     let entrance = Cgroup::ensure(CGROUP).and_then(|group| group.entrance()).ok();
     prepare(&mut command, &Home { cgroup: entrance.as_ref(), session: true, terminal: true })?;

@@ -10,6 +10,7 @@ const BARE: Service = Service {
     roles: &[],
     after: &[],
     ready: Ready::Started,
+    mounts: None,
     stop: None,
     uses_share: false,
     loud: false,
@@ -130,6 +131,21 @@ fn a_restart_stops_and_starts() {
     assert_eq!(supervisor.handle(at(1), Event::Restart(0)), [Action::Terminate(0, 10)]);
     let actions = supervisor.handle(at(2), exit(10, 0));
     assert_eq!(starts(&actions), [0]);
+}
+
+#[test]
+fn a_restart_of_a_finished_one_undoes_what_it_did_first() {
+    let mut supervisor = three();
+    supervisor.handle(at(1), exit(11, 0));
+    assert_eq!(supervisor.handle(at(2), Event::Restart(1)), [Action::RunStop(1)]);
+    supervisor.handle(at(2), Event::Spawned(1, 40));
+    let actions = supervisor.handle(at(3), exit(40, 0));
+    assert_eq!(starts(&actions), [1]);
+    // Where the stop command cannot be run, it is started all the same.
+    supervisor.handle(at(3), Event::Spawned(1, 41));
+    supervisor.handle(at(4), exit(41, 0));
+    supervisor.handle(at(5), Event::Restart(1));
+    assert_eq!(starts(&supervisor.handle(at(5), Event::NotSpawned(1))), [1]);
 }
 
 #[test]

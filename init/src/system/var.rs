@@ -9,12 +9,13 @@ use lodge_sys::mount::{self, Mount, MsFlags};
 use crate::step::may_degrade;
 
 /// Directories on the state partition: path, mode, role that needs it (none: every node).
-const DIRS: [(&str, u32, Option<Role>); 14] = [
+const DIRS: [(&str, u32, Option<Role>); 15] = [
     ("log", 0o750, None),
     ("var", 0o755, None),
     ("var/cache", 0o755, None),
     ("var/lib", 0o755, None),
     ("var/lib/dbus", 0o755, None),
+    ("var/lib/lxcfs", 0o755, Some(Role::Worker)),
     ("var/lib/nfs", 0o755, None),
     ("var/lib/nfs/sm", 0o755, None),
     ("var/lib/nfs/v4recovery", 0o755, Some(Role::Share)),

@@ -48,6 +48,7 @@ impl Fabric {
             if !self.obey() {
                 return;
             }
+            let plugged: Vec<bool> = self.ports.iter().map(|port| port.stream.is_some()).collect();
             for (port, ready) in ready.into_iter().enumerate() {
                 if ready.plug {
                     self.ports[port].accept();
@@ -59,6 +60,11 @@ impl Fabric {
                 }
             }
             self.ports.iter_mut().for_each(Port::flush);
+            for (port, was_plugged) in plugged.into_iter().enumerate() {
+                if was_plugged && self.ports[port].stream.is_none() {
+                    self.table.forget(port);
+                }
+            }
         }
     }
 

@@ -26,6 +26,11 @@ pub struct Table {
 const HEADER: usize = 14;
 
 impl Table {
+    /// Nothing is behind this port any more: its machine went off. (A switch does so when a port loses its link.)
+    pub fn forget(&mut self, port: PortId) {
+        self.ports.retain(|_, behind| *behind != port);
+    }
+
     /// Learn from a frame that came in at a port, and say where it goes.
     pub fn route(&mut self, from: PortId, frame: &[u8]) -> Route {
         if frame.len() < HEADER {
@@ -76,6 +81,39 @@ mod tests {
         let mut broadcast = frame(2, 1);
         broadcast[..6].fill(0xff);
         assert_eq!(table.route(0, &broadcast), Route::Flood);
+    }
+
+    /// A gratuitous ARP of `source`, as an environment sends one where it has just been connected.
+    fn announcement(source: u8) -> Vec<u8> {
+        let mut frame = frame(0, source);
+        frame[..6].fill(0xff);
+        frame[12..14].copy_from_slice(&[8, 6]);
+        frame
+    }
+
+    #[test]
+    fn many_addresses_are_behind_a_port_and_each_moves_with_its_announcement() {
+        let mut table = Table::default();
+        for source in 1..=20 {
+            assert_eq!(table.route(0, &announcement(source)), Route::Flood);
+        }
+        table.route(1, &announcement(50));
+        assert!((1..=20).all(|address| table.route(1, &frame(address, 50)) == Route::To(0)));
+        assert_eq!(table.route(0, &frame(2, 1)), Route::Drop);
+        table.route(1, &announcement(7));
+        assert_eq!(table.route(2, &frame(7, 60)), Route::To(1));
+        assert_eq!(table.route(2, &frame(8, 60)), Route::To(0));
+        assert_eq!(table.route(0, &frame(7, 8)), Route::To(1));
+    }
+
+    #[test]
+    fn what_was_behind_a_port_that_went_off_is_looked_for_everywhere() {
+        let mut table = Table::default();
+        table.route(0, &announcement(1));
+        table.route(1, &announcement(2));
+        table.forget(0);
+        assert_eq!(table.route(2, &frame(1, 3)), Route::Flood);
+        assert_eq!(table.route(2, &frame(2, 3)), Route::To(1));
     }
 
     proptest! {

@@ -69,3 +69,22 @@ fn a_cut_cable_carries_nothing_until_it_is_mended() {
     one.send(2, 1, b"kept");
     assert_eq!(two.receive(), b"kept");
 }
+
+#[test]
+fn what_was_behind_an_unplugged_port_is_looked_for_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let switch = Switch::start(None).unwrap();
+    let [mut one, mut two, mut three] = ["one", "two", "three"].map(|name| Plugged::new(&switch, dir.path(), name));
+    three.send(0xff, 3, b"here");
+    assert_eq!((one.receive(), two.receive()), (b"here".to_vec(), b"here".to_vec()));
+    one.send(0xff, 1, b"here");
+    assert_eq!((two.receive(), three.receive()), (b"here".to_vec(), b"here".to_vec()));
+    drop(one);
+    // Nobody is told when the switch sees that the plug is out: ask until it has.
+    three.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let heard = (0..100).any(|_| {
+        two.send(1, 2, b"who is there");
+        three.0.read_exact(&mut [0; 4]).is_ok()
+    });
+    assert!(heard);
+}

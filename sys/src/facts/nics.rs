@@ -14,7 +14,10 @@ pub fn nics() -> Result<Vec<Nic>> {
     let addresses = addresses()?;
     let mut nics = read(Path::new(DIR))?;
     for nic in &mut nics {
-        let own = addresses.iter().filter(|(name, _)| *name == nic.name);
+        // What is a port of a bridge is reached by the bridge's addresses.
+        let bridge = fs::read_link(Path::new(DIR).join(&nic.name).join("master")).ok();
+        let bridge = bridge.map(|master| name_of(&master)).unwrap_or_default();
+        let own = addresses.iter().filter(|(name, _)| *name == nic.name || *name == bridge);
         nic.addresses = own.map(|(_, address)| address.clone()).collect();
     }
     Ok(nics)

@@ -11,14 +11,17 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use lodge_model::environment::view::EnvironmentView;
 use lodge_qemu_tests::{
+    api::Operator,
     console::RackLine,
+    hosting::{Hosting, address, http_get},
     rack::{CENTER, Options, Rack, node_name},
     scenario::{self, Site},
 };
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::{image, progress::Console};
+use crate::{image, packages, progress::Console, template};
 
 pub mod attach;
 mod row;
@@ -50,36 +53,51 @@ pub struct Arguments {
 /// What the main thread hears.
 enum Message {
     Line(RackLine),
-    Built(Result<Box<Site>>),
+    Environment(Box<EnvironmentView>),
+    Drain { node: String, done: bool },
+    Built(Result<Box<Built>>),
     Stop,
 }
 
+/// A site whose machines are ready and whose environments run.
+struct Built {
+    site: Site,
+    hosting: Option<Hosting>,
+}
+
+/// Environments that are made on the nodes.
+const ENVIRONMENTS: [&str; 3] = ["web1", "web2", "web3"];
+
 /// Run it.
 pub fn run(arguments: Arguments) -> Result<()> {
-    let built = image::ensure(&Console::new()?)?;
+    let artifacts = artifacts()?;
     let (tell, hear) = mpsc::channel();
     stop_on_signals(tell.clone())?;
     let dir = arguments.keep.clone().unwrap_or_else(|| image::out_dir().join("rack").join(RACK));
     refuse_strangers(&dir)?;
     let started = Instant::now();
     let mut show = Show::new(arguments.json)?;
-    start(&arguments, artifacts(&built), &dir, tell)?;
-    let site = follow(&hear, &mut show)?;
+    start(&arguments, artifacts, &dir, tell)?;
+    let built = follow(&hear, &mut show)?;
     show.end();
     let seconds = started.elapsed().as_secs();
     if !arguments.json {
-        println!("{}", farewell(&site, &dir, seconds, arguments.once)?);
+        println!("{}", farewell(&built, &dir, seconds, arguments.once)?);
     }
     if !arguments.once {
         wait_for_stop(&hear, &mut show);
     }
-    take_down(*site, arguments.keep.is_some())
+    take_down(built.site, arguments.keep.is_some())
 }
 
-/// What the image step built, as the rack takes it.
-pub fn artifacts(built: &image::Artifacts) -> lodge_qemu_tests::artifacts::Artifacts {
+/// Everything that a rack needs, built where it is not there or out of date.
+pub fn artifacts() -> Result<lodge_qemu_tests::artifacts::Artifacts> {
+    let progress = Console::new()?;
+    let built = image::ensure(&progress)?;
+    template::ensure(&progress, &[template::Name::Tiny])?;
     let (firmware, variables) = built.tools.ovmf();
-    lodge_qemu_tests::artifacts::Artifacts { out: image::out_dir(), firmware, variables, cli: built.programs.join("lodge") }
+    let (out, cli) = (image::out_dir(), built.programs.join("lodge"));
+    Ok(lodge_qemu_tests::artifacts::Artifacts { out, firmware, variables, cli, debian: packages::ensure })
 }
 
 /// From here on Ctrl-C and SIGTERM are messages. They are blocked before there is another thread, so that every thread inherits it; the
@@ -124,37 +142,63 @@ fn start(
     let pass_on = move || lines.into_iter().try_for_each(|line| forward.send(Message::Line(line)));
     std::thread::Builder::new().name("lines".into()).spawn(pass_on).context("starting a thread")?;
     let (nodes, options) = (arguments.nodes, Options { dir: Some(dir.to_owned()), capture: false, followers: Some(followers) });
-    let build = move || drop(tell.send(Message::Built(build(artifacts, options, nodes))));
+    let build = move || {
+        let built = build(artifacts, options, nodes, &tell);
+        drop(tell.send(Message::Built(built)));
+    };
     std::thread::Builder::new().name("rack".into()).spawn(build).context("starting a thread")?;
     Ok(())
 }
 
-fn build(artifacts: lodge_qemu_tests::artifacts::Artifacts, options: Options, nodes: u8) -> Result<Box<Site>> {
+fn build(
+    artifacts: lodge_qemu_tests::artifacts::Artifacts,
+    options: Options,
+    nodes: u8,
+    tell: &Sender<Message>,
+) -> Result<Box<Built>> {
     let mut rack = Rack::new(RACK, artifacts, options)?;
-    match scenario::install(&mut rack, nodes) {
-        Ok(operator) => Ok(Box::new(Site { rack, operator, nodes: (1..=nodes).collect() })),
+    let fill = |rack: &mut Rack| -> Result<(Operator, Option<Hosting>)> {
+        let operator = scenario::install(rack, nodes)?;
+        if nodes == 0 {
+            return Ok((operator, None));
+        }
+        let hosting = Hosting::prepare(rack, &operator)?;
+        let mut show = |found: &EnvironmentView| drop(tell.send(Message::Environment(Box::new(found.clone()))));
+        hosting.create_all(rack, &operator, &ENVIRONMENTS, &mut show)?;
+        if nodes > 1 {
+            let first = node_name(1);
+            drop(tell.send(Message::Drain { node: first.clone(), done: false }));
+            operator.lodge(&["node", "drain", &first, "--reason", "the demo shows it", "--wait"])?;
+            operator.environments()?.iter().for_each(&mut show);
+            drop(tell.send(Message::Drain { node: first, done: true }));
+        }
+        Ok((operator, Some(hosting)))
+    };
+    match fill(&mut rack) {
+        Ok((operator, hosting)) => Ok(Box::new(Built { site: Site { rack, operator, nodes: (1..=nodes).collect() }, hosting })),
         Err(error) => Err(error.context(rack.last_lines(20))),
     }
 }
 
 /// Show what happens until all machines are ready.
-fn follow(hear: &Receiver<Message>, show: &mut Show) -> Result<Box<Site>> {
+fn follow(hear: &Receiver<Message>, show: &mut Show) -> Result<Box<Built>> {
     loop {
         match hear.recv().context("the rack is gone")? {
-            Message::Line(line) => show.line(&line),
-            Message::Built(Ok(site)) => {
+            Message::Built(Ok(built)) => {
                 // The lines that the rack has seen by now are still on their way here.
-                let machines = site.node_names().len() + 1;
-                while show.ready() < machines {
+                let drains = usize::from(built.hosting.is_some() && built.site.nodes.len() > 1);
+                let rows = built.site.nodes.len() + 1 + built.hosting.iter().count() * ENVIRONMENTS.len() + drains;
+                while show.ready() < rows {
                     show.message(&hear.recv().context("the rack is gone")?);
                 }
-                return Ok(site);
+                return Ok(built);
             }
             Message::Built(failed) => return failed,
             Message::Stop => {
                 show.end();
                 bail!("stopped before all machines were ready; everything is taken down");
             }
+            other => show.message(&other),
         }
     }
 }
@@ -169,11 +213,22 @@ fn wait_for_stop(hear: &Receiver<Message>, show: &mut Show) {
 }
 
 /// What to do with a rack that is ready.
-fn farewell(site: &Site, dir: &Path, seconds: u64, once: bool) -> Result<String> {
+fn farewell(Built { site, hosting }: &Built, dir: &Path, seconds: u64, once: bool) -> Result<String> {
     let login = &site.operator.login;
     let cli = image::source_dir().join("target/release/lodge");
     let mut text = format!("\nAll machines are ready, {} min {} s after power-on.\n\n", seconds / 60, seconds % 60);
     text += &site.operator.lodge(&["node", "ls"])?;
+    if let Some(hosting) = hosting {
+        text += &environments(site, hosting)?;
+        if site.nodes.len() > 1 {
+            text += &format!(
+                "\nlodge node certificate {0}\n{1}",
+                node_name(1),
+                site.operator.lodge(&["node", "certificate", &node_name(1)])?
+            );
+            site.operator.lodge(&["node", "undrain", &node_name(1)])?;
+        }
+    }
     text += &format!("\nHow long each phase took:\n{}", scenario::timelines(&site.rack));
     if once {
         return Ok(text);
@@ -185,6 +240,21 @@ fn farewell(site: &Site, dir: &Path, seconds: u64, once: bool) -> Result<String>
     text += &format!("Console     cargo xtask console {first}   (leave with Ctrl-])\n");
     text += &format!("Files       {}\n", dir.display());
     Ok(text + "\nCtrl-C takes everything down.")
+}
+
+/// The environments, an answer of the first one's web server, and a login into the second.
+fn environments(site: &Site, hosting: &Hosting) -> Result<String> {
+    let [web, login, _] = ENVIRONMENTS;
+    let port = |name: &str, port| site.rack.forward(address(&site.operator.environment(name)?)?, port);
+    let (web_port, ssh_port) = (port(web, 80)?, port(login, 22)?);
+    let answer = http_get(&site.rack, web_port, "/")?;
+    let page = answer.lines().last().unwrap_or_default();
+    let said = hosting.ssh(&site.rack, ssh_port, "echo \"$(hostname), up $(cut -d. -f1 /proc/uptime) s\"")?;
+    let mut text = format!("\n{}", site.operator.lodge(&["env", "ls"])?);
+    text += &format!("\n{web:11} http://127.0.0.1:{web_port}/ says: {page}\n");
+    text += &format!("{login:11} by ssh says: {}\n", said.trim());
+    text += &format!("{:11} {}\n", "", hosting.ssh_command(ssh_port).join(" "));
+    Ok(text)
 }
 
 /// Machines off, disks removed; consoles and logs stay.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _};
 
 use anyhow::{Context as _, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lodge_model::environment::view::{EnvironmentView, Phase};
 use lodge_qemu_tests::console::RackLine;
 use serde::Serialize;
 
@@ -50,25 +51,55 @@ impl Show {
 
     /// Show what a message changes.
     pub fn message(&mut self, message: &Message) {
-        if let Message::Line(line) = message {
-            self.line(line);
+        match message {
+            Message::Line(line) => self.line(line),
+            Message::Environment(found) => self.environment(found),
+            Message::Drain { node, done } => self.drain(node, *done),
+            Message::Built(_) | Message::Stop => {}
         }
+    }
+
+    /// Show that a node is being drained, or has been.
+    fn drain(&mut self, node: &str, done: bool) {
+        let step =
+            format!("{node}: its environments {}", if done { "have moved, nothing is left" } else { "move to other nodes" });
+        let row = Row { step: step.clone(), percent: if done { 100 } else { 0 }, ready: done };
+        let change = if done { Change::Ready } else { Change::Step { step, percent: 0 } };
+        self.change("drain", row, &change);
+    }
+
+    /// Show where an environment stands.
+    fn environment(&mut self, found: &EnvironmentView) {
+        let place = found.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+        let reason = if found.reason.is_empty() { String::new() } else { format!(": {}", found.reason) };
+        let step = format!("{}{place}{reason}", phase_word(found.phase));
+        let ready = found.phase == Phase::Running;
+        let row = Row { step: step.clone(), percent: if ready { 100 } else { 50 }, ready };
+        let change = if ready { Change::Ready } else { Change::Step { step, percent: row.percent } };
+        self.change(&found.spec.name, row, &change);
     }
 
     /// Show what a console line changes.
     pub fn line(&mut self, line: &RackLine) {
-        let (row, bar) = self.rows.entry(line.machine.clone()).or_insert_with(|| {
+        let mut row = self.rows.get(&line.machine).map(|(row, _)| row.clone()).unwrap_or_default();
+        if let Some(change) = row.take(&line.line) {
+            self.change(&line.machine, row, &change);
+        }
+    }
+
+    fn change(&mut self, name: &str, row: Row, change: &Change) {
+        let (shown, bar) = self.rows.entry(name.to_owned()).or_insert_with(|| {
             let bar = match &self.form {
-                Form::Table(table, style) => Some(new_bar(table, style, &line.machine)),
+                Form::Table(table, style) => Some(new_bar(table, style, name)),
                 Form::Lines | Form::Json => None,
             };
             (Row::default(), bar)
         });
-        let Some(change) = row.take(&line.line) else { return };
+        *shown = row;
         match (&self.form, bar) {
-            (Form::Table(..), Some(bar)) => update(bar, row),
-            (Form::Json, _) => print_json(&line.machine, &change),
-            _ => print_line(&line.machine, row, &change),
+            (Form::Table(..), Some(bar)) => update(bar, shown),
+            (Form::Json, _) => print_json(name, change),
+            _ => print_line(name, shown, change),
         }
     }
 
@@ -85,6 +116,20 @@ impl Show {
         if matches!(self.form, Form::Table(..)) {
             self.form = Form::Lines;
         }
+    }
+}
+
+fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
+        Phase::Ended => "ended",
+        Phase::Failed => "failed",
+        Phase::Unknown => "unknown",
+        Phase::Destroying => "destroying",
     }
 }
 

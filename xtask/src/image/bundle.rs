@@ -17,9 +17,9 @@ use ring::{
 
 use super::{
     Builder,
+    mkosi::epoch,
     root::Root,
     stamp::{Key, hex, sha256},
-    tree::epoch,
 };
 
 /// The bar of the design: 250 MiB.

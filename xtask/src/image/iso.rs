@@ -14,7 +14,7 @@ use lodge_model::{
     paths::{ANSWER_NAME, BUNDLE_NAME, MEDIUM_LABEL},
 };
 
-use super::{Artifacts, Builder, root::install, stamp::Key, tree::epoch};
+use super::{Artifacts, Builder, mkosi::epoch, root::install, stamp::Key};
 use crate::progress::{Progress, run};
 
 /// Files of Debian's isolinux and syslinux-common.

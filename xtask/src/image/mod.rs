@@ -27,12 +27,15 @@ mod cpio;
 mod elf;
 mod initrd;
 pub mod iso;
+pub mod mkosi;
 mod modules;
 mod programs;
 mod root;
-mod stamp;
+pub mod stamp;
 mod tree;
 mod uki;
+
+pub use tree::STEP as TREE_STEP;
 
 /// Number of steps, as shown.
 const STEPS: usize = 10;
@@ -71,13 +74,14 @@ pub struct Builder<'a> {
     out: PathBuf,
     stamps: Stamps,
     number: usize,
+    steps: usize,
+    /// Two builds at once would write the same files.
+    _alone: fs::File,
 }
 
 /// Build what is not there or out of date. Takes minutes the first time, a second or two when nothing changed.
 pub fn ensure(progress: &dyn Progress) -> Result<Artifacts> {
-    let (source, out) = (source_dir(), out_dir());
-    let _alone = lock(progress, &out)?;
-    let mut builder = Builder { progress, source, stamps: Stamps::open(out.join("cache/stamps"))?, out, number: 0 };
+    let mut builder = Builder::open(progress, STEPS)?;
     let tools = builder.always("tools", |builder| setup::ensure(builder.progress, &builder.out))?;
     let programs = builder.always("programs", |builder| programs::build(builder))?;
     let signer = bundle::ReleaseKey::ensure(&builder.out)?;
@@ -126,7 +130,7 @@ pub fn ensure(progress: &dyn Progress) -> Result<Artifacts> {
     })
 }
 
-/// Two builds at once would write the same files; the second waits. The lock goes with the file that is returned.
+/// The second build waits. The lock goes with the file that is returned.
 fn lock(progress: &dyn Progress, out: &Path) -> Result<fs::File> {
     let path = out.join("cache/lock");
     fs::create_dir_all(out.join("cache")).with_context(|| format!("making {}", out.display()))?;
@@ -138,9 +142,9 @@ fn lock(progress: &dyn Progress, out: &Path) -> Result<fs::File> {
     Ok(file)
 }
 
-/// Build the Debian tree from today's packages, whatever was built before.
-pub fn forget_tree() -> Result<()> {
-    Stamps::open(out_dir().join("cache/stamps"))?.forget("Debian tree")
+/// Do a step again, whatever was done before.
+pub fn forget(step: &str) -> Result<()> {
+    Stamps::open(out_dir().join("cache/stamps"))?.forget(step)
 }
 
 /// The root of the source tree.
@@ -181,17 +185,31 @@ fn write_sums(builder: &mut Builder, files: &[&Path]) -> Result<()> {
     })
 }
 
-impl Builder<'_> {
-    fn cache(&self, name: &str) -> PathBuf {
+impl<'a> Builder<'a> {
+    /// A build of so many steps; waits until no other one runs.
+    pub fn open(progress: &'a dyn Progress, steps: usize) -> Result<Self> {
+        let (source, out) = (source_dir(), out_dir());
+        let alone = lock(progress, &out)?;
+        Ok(Self { progress, source, stamps: Stamps::open(out.join("cache/stamps"))?, out, number: 0, steps, _alone: alone })
+    }
+
+    /// The root of the source tree.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// A path below out/cache.
+    pub fn cache(&self, name: &str) -> PathBuf {
         self.out.join("cache").join(name)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    /// A path below out.
+    pub fn at(&self, name: &str) -> PathBuf {
         self.out.join(name)
     }
 
     /// A step that is skipped when its key and outputs are what they were.
-    fn step(&mut self, name: &str, key: &str, outputs: &[PathBuf], make: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+    pub fn step(&mut self, name: &str, key: &str, outputs: &[PathBuf], make: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         let fresh = self.stamps.is_fresh(name, key, outputs);
         self.timed(name, fresh, |builder| {
             if !fresh {
@@ -204,13 +222,13 @@ impl Builder<'_> {
     }
 
     /// A step that finds out by itself what there is to do.
-    fn always<T>(&mut self, name: &str, make: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+    pub fn always<T>(&mut self, name: &str, make: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.timed(name, false, make)
     }
 
     fn timed<T>(&mut self, name: &str, fresh: bool, make: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.number += 1;
-        self.progress.step(self.number, STEPS, name);
+        self.progress.step(self.number, self.steps, name);
         let started = Instant::now();
         let made = make(self)?;
         self.progress.done(name, started.elapsed(), fresh);

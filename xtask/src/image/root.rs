@@ -12,9 +12,10 @@ use lodge_model::layout;
 
 use super::{
     Builder,
+    mkosi::epoch,
     programs::{Built, PROGRAMS},
     stamp::{Key, sha256},
-    tree::{Tree, epoch},
+    tree::Tree,
 };
 use crate::progress::{output, run};
 

@@ -7,16 +7,18 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::{Builder, modules, stamp::Key};
-use crate::{
-    progress::{output, run},
-    setup::{self, apt},
+use super::{
+    Builder,
+    mkosi::{self, as_owner, epoch},
+    modules,
+    stamp::Key,
 };
+use crate::progress::{output, run};
 
-/// Times in the image are not later than this: 2026-01-01. `SOURCE_DATE_EPOCH` overrides it.
-const EPOCH: &str = "1767225600";
+/// Name of the step, for those who want it done again.
+pub const STEP: &str = "Debian tree";
 
 /// An unpacked tree.
 pub struct Tree {
@@ -38,8 +40,9 @@ pub fn ensure(builder: &mut Builder) -> Result<Tree> {
         .text(&epoch())
         .finish();
     let kernel = kernel_of(&path);
-    builder.step("Debian tree", &key, &[path.clone(), kernel], |builder| {
-        let tar = mkosi(builder)?;
+    builder.step(STEP, &key, &[path.clone(), kernel], |builder| {
+        // Our initrd replaces the one that Debian's kernel package would make here.
+        let tar = mkosi::build(builder, &builder.source, &["--environment", "INITRD=No"])?.join("tree.tar");
         unpack(builder, &tar, &path)?;
         modules::trim(builder, &path)?;
         take_kernel(&path)?;
@@ -66,16 +69,6 @@ pub fn tool(tree: &Path, program: &str) -> Command {
     command
 }
 
-/// A command that sees the tree's files with their right owners: as root directly, otherwise in a user namespace.
-pub fn as_owner(program: &str) -> Command {
-    if setup::is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-auto", "--map-root-user", "--", program]);
-    command
-}
-
 /// Where the kernel of a tree is kept: beside it, because the root image does without.
 pub fn kernel_of(tree: &Path) -> PathBuf {
     tree.with_extension("vmlinuz")
@@ -93,56 +86,6 @@ fn take_kernel(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Newest time of anything in the image, seconds since 1970.
-pub fn epoch() -> String {
-    std::env::var("SOURCE_DATE_EPOCH").unwrap_or_else(|_| EPOCH.to_owned())
-}
-
-fn mkosi(builder: &Builder) -> Result<PathBuf> {
-    if output(as_owner("true").arg("--")).is_err() {
-        bail!(
-            "building the base OS needs user namespaces with a range of ids, or root; allow them with \
-             `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, or run as root"
-        );
-    }
-    let (settings, packages, results) = (builder.cache("mkosi-apt"), builder.cache("packages"), builder.cache("mkosi"));
-    write_apt_settings(&settings)?;
-    for dir in [&packages, &results] {
-        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    }
-    let version = output(Command::new("mkosi").arg("--version")).context("asking mkosi for its version")?;
-    let sources_option =
-        if major(&String::from_utf8_lossy(&version)) < 25 { "--package-manager-tree" } else { "--sandbox-tree" };
-    let mut command = Command::new("mkosi");
-    command.current_dir(&builder.source).arg("--force");
-    command.arg(sources_option).arg(&settings);
-    command.arg("--output-dir").arg(&results).arg("--package-cache-dir").arg(&packages);
-    command.arg("--workspace-dir").arg(builder.cache("")).arg("--source-date-epoch").arg(epoch());
-    // Our initrd replaces the one that Debian's kernel package would make here.
-    command.args(["--build-sources", "", "--environment", "INITRD=No", "build"]);
-    run(builder.progress, &mut command).context("building the Debian tree with mkosi")?;
-    Ok(results.join("tree.tar"))
-}
-
-/// mkosi's own sources name hosts and a debug archive that mirrors lack; these are the machine's.
-fn write_apt_settings(dir: &Path) -> Result<()> {
-    let apt_dir = dir.join("etc/apt");
-    for (name, content) in [
-        ("sources.list.d/mkosi.sources", apt::Mirrors::of_machine()?.debian13()),
-        ("apt.conf.d/90-machine.conf", apt::acquire_settings()?),
-    ] {
-        let path = apt_dir.join(name);
-        fs::create_dir_all(path.parent().unwrap_or(dir)).with_context(|| format!("making {}", apt_dir.display()))?;
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
-}
-
-fn major(version: &str) -> u32 {
-    let digits = version.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
-    digits.and_then(|word| word.split('.').next()?.parse().ok()).unwrap_or(0)
-}
-
 fn unpack(builder: &Builder, tar: &Path, tree: &Path) -> Result<()> {
     builder.progress.detail("unpacking");
     let tree_text = tree.to_string_lossy();
@@ -151,16 +94,4 @@ fn unpack(builder: &Builder, tar: &Path, tree: &Path) -> Result<()> {
     let mut command = as_owner("tar");
     command.args(["--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(tar).arg("-C").arg(tree);
     run(builder.progress, &mut command).context("unpacking the Debian tree")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_ways_mkosi_tells_its_version_are_read() {
-        assert_eq!(major("mkosi 24.3\n"), 24);
-        assert_eq!(major("mkosi 25.3~devel"), 25);
-        assert_eq!(major("?"), 0);
-    }
 }

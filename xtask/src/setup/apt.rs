@@ -73,6 +73,18 @@ impl Mirrors {
         text
     }
 
+    /// Sources of Debian 13 for a system that will run elsewhere; none where the machine's own addresses hold a password or mean the
+    /// machine itself.
+    pub fn for_others(&self) -> Option<String> {
+        let private = |uri: &String| {
+            let rest = uri.split_once("://").map_or("", |(_, rest)| rest);
+            let authority = rest.split('/').next().unwrap_or_default();
+            authority.contains('@') || ["", "localhost", "127.", "[::1]"].iter().any(|own| is_host(authority, own))
+        };
+        let uses_private = private(&self.debian) || self.security.as_ref().is_some_and(private);
+        (!uses_private).then(|| self.debian13())
+    }
+
     /// The source of the machine's own backports.
     pub fn backports(&self) -> String {
         stanza(&self.debian, &format!("{}-backports", self.codename), "main")
@@ -90,6 +102,12 @@ fn passed_on(dump: &str) -> String {
         .filter(|line| PASSED_ON.iter().any(|prefix| line.starts_with(prefix)) && !line.ends_with(" \"\";"))
         .map(|line| format!("{line}\n"))
         .collect()
+}
+
+/// Whether an authority is this host, given whole or as the beginning of an address (`127.`).
+fn is_host(authority: &str, own: &str) -> bool {
+    let rest = authority.strip_prefix(own);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':') || own.ends_with('.'))
 }
 
 fn codename(os_release: &str) -> Option<String> {
@@ -125,6 +143,17 @@ mod tests {
         let mirrors = Mirrors::from_targets("bookworm", TARGETS, Some("http://mine.test/debian".into())).unwrap();
         assert_eq!(mirrors.debian, "http://mine.test/debian");
         assert_eq!(Mirrors::from_targets("trixie", "", Some("http://mine.test/d".into())).unwrap().security, None);
+    }
+
+    #[test]
+    fn what_runs_elsewhere_gets_no_address_that_is_only_good_here() {
+        let of = |mirror: &str| Mirrors::from_targets("trixie", "", Some(mirror.into())).unwrap().for_others();
+        assert!(of("http://mirror.test/debian").unwrap().contains("URIs: http://mirror.test/debian\n"));
+        assert!(of("https://localhost.mirror.test/debian").is_some());
+        for own in ["http://ann:word@mirror.test/debian", "http://127.0.0.1:3142/debian", "http://localhost/d", "file:///srv/d"]
+        {
+            assert_eq!(of(own), None, "{own}");
+        }
     }
 
     #[test]

@@ -14,12 +14,25 @@ use super::apt;
 use crate::progress::{Progress, run};
 
 /// The packages, each with what it is for.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("ovmf", "UEFI firmware of the virtual rack"),
     ("systemd-boot-efi", "boot stub of the UKI"),
     ("systemd-ukify", "puts the UKI together"),
     ("python3-pefile", "ukify's PE library"),
+    ("erofs-utils", "mkfs.erofs that reads a tar, for the tests of templates; the others are its libraries"),
+    ("libc6", "mkfs.erofs"),
+    ("libdeflate0", "mkfs.erofs"),
+    ("liblz4-1", "mkfs.erofs"),
+    ("liblzma5", "mkfs.erofs"),
+    ("libpcre2-8-0", "mkfs.erofs"),
+    ("libselinux1", "mkfs.erofs"),
+    ("libuuid1", "mkfs.erofs"),
+    ("libxxhash0", "mkfs.erofs"),
+    ("libzstd1", "mkfs.erofs"),
+    ("zlib1g", "mkfs.erofs"),
 ];
+/// Names the packages that have been unpacked, in the directory they are in.
+const LIST: &str = ".packages";
 
 /// Where they are, below out/tools.
 pub struct Tools {
@@ -51,23 +64,23 @@ impl Tools {
 /// Fetch and unpack them, unless they are there.
 pub fn ensure(progress: &dyn Progress, out: &Path) -> Result<Tools> {
     let root = out.join("tools/debian13");
-    if !root.exists() {
+    let list = PACKAGES.map(|(name, _)| name).join("\n");
+    if fs::read_to_string(root.join(LIST)).unwrap_or_default() != list {
         let partial = root.with_extension("partial");
         // dpkg-deb makes the last directory of a path, and not those above it.
         fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
         fetch(progress, &out.join("cache/apt"), &partial).context("fetching tools of Debian 13")?;
+        fs::write(partial.join(LIST), list).with_context(|| format!("writing into {}", partial.display()))?;
+        if root.exists() {
+            fs::remove_dir_all(&root).with_context(|| format!("clearing {}", root.display()))?;
+        }
         fs::rename(&partial, &root).with_context(|| format!("putting {} into place", root.display()))?;
     }
     Ok(Tools { root })
 }
 
 fn fetch(progress: &dyn Progress, home: &Path, target: &Path) -> Result<()> {
-    for dir in ["sources", "state/lists/partial", "cache/archives/partial", "debs"] {
-        let dir = home.join(dir);
-        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    }
-    fs::write(home.join("sources/lodge.sources"), apt::Mirrors::of_machine()?.debian13()).context("writing sources")?;
-    fs::write(home.join("state/status"), "").context("writing an empty package list")?;
+    own_apt(home, &apt::Mirrors::of_machine()?)?;
     run(progress, apt_get(home).args(["-q", "update"])).context("reading the package lists of Debian 13")?;
     let debs = home.join("debs");
     run(progress, apt_get(home).args(["-q", "download"]).args(PACKAGES.map(|(name, _)| name)).current_dir(&debs))?;
@@ -82,8 +95,18 @@ fn fetch(progress: &dyn Progress, home: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Make what `apt_get` needs: an apt that knows Debian 13 alone, and of nothing that is installed.
+pub fn own_apt(home: &Path, mirrors: &apt::Mirrors) -> Result<()> {
+    for dir in ["sources", "state/lists/partial", "cache/archives/partial", "debs"] {
+        let dir = home.join(dir);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    fs::write(home.join("sources/lodge.sources"), mirrors.debian13()).context("writing sources")?;
+    fs::write(home.join("state/status"), "").context("writing an empty package list")
+}
+
 /// apt with everything of its own, run as whoever we are.
-fn apt_get(home: &Path) -> Command {
+pub fn apt_get(home: &Path) -> Command {
     let mut command = Command::new("apt-get");
     let settings = [
         ("Dir::Etc::sourcelist", "/dev/null".into()),

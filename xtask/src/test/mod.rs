@@ -74,8 +74,7 @@ fn tests_of_crates() -> Result<()> {
 }
 
 fn vm_tests(tests: &[&VmTest]) -> Result<()> {
-    let built = image::ensure(&Console::new()?)?;
-    let mut bench = Bench::new(demo::artifacts(&built), |text| println!("{text}"))?;
+    let mut bench = Bench::new(demo::artifacts()?, |text| println!("{text}"))?;
     let summary = bench.run(tests);
     println!("{} passed, {} failed", summary.passed, summary.failed);
     if summary.failed > 0 {

@@ -19,6 +19,11 @@ fn orders() -> Orders {
         exports: Vec::new(),
         reinstall: None,
         register_again: false,
+        environments: Vec::new(),
+        tasks: Vec::new(),
+        sessions: Vec::new(),
+        warm: Vec::new(),
+        leave: None,
     }
 }
 

@@ -1,0 +1,150 @@
+//! The steps of `Host`, done by this machine's kernel.
+//!
+//! | file | what |
+//! |---|---|
+//! | `layout.rs` | where everything of an environment is |
+//! | `look.rs` | what is found, from kernel tables and `/run` alone |
+//! | `owner.rs` | the owner record on the share |
+//! | `disk.rs` | the lock, the loop device, the disk's file system |
+//! | `template.rs` | the node's cache of templates and their mounts |
+//! | `root.rs` | template, disk and overlay as an environment's root |
+//! | `guest.rs` | files that are written into it |
+//! | `config.rs`, `seccomp.rs` | what the container engine is told |
+//! | `container.rs` | making, starting and ending it, and its limits |
+//! | `tasks.rs` | snapshots and copies |
+//!
+//! It remembers nothing but the node's name and boot: what must be known later is a small file in the environment's directory below `/run`,
+//! which goes with everything else when it is let go of or when the node restarts.
+
+mod config;
+mod container;
+mod disk;
+mod guest;
+mod layout;
+mod left;
+mod look;
+mod owner;
+mod root;
+mod seccomp;
+mod tasks;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+use lodge_model::drain::Counts;
+use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
+use lodge_model::ids::{BootId, EnvironmentId, NodeId};
+use lodge_network::{LinkSpec, Presence};
+
+use super::{Action, Container, Found, Host, Progress, StepError, TaskDone};
+pub use container::CRUN_ROOT;
+use layout::Layout;
+
+/// This machine.
+#[derive(Debug)]
+pub struct Real {
+    layout: Layout,
+    node: NodeId,
+    boot: BootId,
+    /// Held while a template's shared mount is made, used or taken away.
+    templates: Mutex<()>,
+    /// Held while a disk is copied, attached, mounted or let go of: tasks and steps come from different threads.
+    disks: Mutex<BTreeMap<EnvironmentId, DiskLock>>,
+}
+
+type DiskLock = Arc<Mutex<()>>;
+
+impl Real {
+    /// A node that has the share there (`paths::SHARE`, or `paths::SHARE_DATA` where it serves the share itself).
+    pub fn new(share: impl Into<PathBuf>, node: NodeId, boot: BootId) -> Self {
+        let layout = Layout::of_node(share.into());
+        if let Err(error) = template::remove_leftovers(&layout.cache) {
+            tracing::warn!("{error:#}");
+        }
+        Self::with(layout, node, boot)
+    }
+
+    fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
+        Self { layout, node, boot, templates: Mutex::default(), disks: Mutex::default() }
+    }
+
+    /// Do something while no other thread does anything with this disk.
+    fn with_disk<T>(&self, id: EnvironmentId, work: impl FnOnce() -> T) -> T {
+        let lock = self.disk_lock(id);
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
+    fn disk_lock(&self, id: EnvironmentId) -> DiskLock {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().clone()
+    }
+
+    /// Whether a thread does something with this disk now.
+    fn is_disk_busy(&self, id: EnvironmentId) -> bool {
+        matches!(self.disk_lock(id).try_lock(), Err(std::sync::TryLockError::WouldBlock))
+    }
+
+    fn attach_link(&self, order: &Assignment) -> Result<()> {
+        let Some(pid) = self.init_of(order.id).map(|init| init.pid) else { bail!("it has no namespaces yet") };
+        if lodge_network::look(order.id)? == Presence::No {
+            let addresses: Vec<_> = order.addresses.iter().map(|address| address.ip).collect();
+            let taken = lodge_network::probe(&addresses).context("asking who has its addresses")?;
+            if let Some(taken) = taken.first() {
+                bail!("address {} is in use: {} answers for it", taken.address, taken.mac);
+            }
+        }
+        lodge_network::attach(pid.unsigned_abs(), &LinkSpec::of(order))
+    }
+}
+
+impl Host for Real {
+    fn list(&self) -> Result<BTreeSet<EnvironmentId>> {
+        self.list_found()
+    }
+
+    fn look(&self, id: EnvironmentId, template: Option<&TemplateRef>) -> Result<Found> {
+        self.look_at(id, template)
+    }
+
+    fn perform(&self, id: EnvironmentId, action: &Action, progress: &dyn Progress) -> Result<(), StepError> {
+        let disk = |work: &dyn Fn() -> Result<(), StepError>| self.with_disk(id, work);
+        match action {
+            Action::FetchTemplate(template) => self.fetch_template(template, progress)?,
+            Action::Hold(order) => disk(&|| self.hold(order))?,
+            Action::MakeDisk => disk(&|| Ok(self.make_disk(id)?))?,
+            Action::CheckDisk => disk(&|| Ok(self.check_disk(id)?))?,
+            Action::GrowDisk(size) => disk(&|| self.grow_disk(id, *size))?,
+            Action::Mount(order) => disk(&|| Ok(self.mount_root(order)?))?,
+            Action::Create(order) => self.create(order)?,
+            Action::Attach(order) => self.attach_link(order)?,
+            Action::Start => self.start(id)?,
+            Action::SetLimits(limits) => self.set_limits(id, *limits)?,
+            Action::Thaw => disk(&|| Ok(self.thaw(id)?))?,
+            Action::Signal(signal) => self.signal(id, *signal)?,
+            Action::Kill => self.kill(id)?,
+            Action::Delete => self.delete(id)?,
+            Action::Detach => lodge_network::detach(id)?,
+            Action::Unmount => disk(&|| Ok(self.unmount_root(id)?))?,
+            Action::Release { epoch } => disk(&|| self.release(id, *epoch))?,
+            Action::Destroy { epoch } => disk(&|| self.destroy(id, *epoch))?,
+        }
+        Ok(())
+    }
+
+    fn usage(&self, id: EnvironmentId) -> Result<Usage> {
+        self.usage_of(id)
+    }
+
+    fn count(&self) -> Result<Counts> {
+        self.count_left()
+    }
+
+    fn task(&self, task: &TaskKind, progress: &dyn Progress) -> Result<TaskDone, StepError> {
+        self.do_task(task, progress)
+    }
+}

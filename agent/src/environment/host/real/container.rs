@@ -1,0 +1,226 @@
+//! Making, starting and ending the processes of an environment, by crun; its limits, by its control group.
+//!
+//! crun leaves no process behind: the environment's init is a child of this machine's init, which alone sees how it ends.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use lodge_model::environment::order::Assignment;
+use lodge_model::ids::EnvironmentId;
+use lodge_sys::cgroup::Cgroup;
+use lodge_sys::process::{self, PidFd};
+use lodge_sys::program::{Call, Program};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use super::config::{self, CPU_PERIOD, Node};
+use super::layout::{BUNDLE, Note, PRIVATE, ROOT, private_dir};
+use super::{Real, guest, look};
+use crate::environment::host::{Container, Limits};
+
+/// Where crun keeps what it knows (`crun --root`).
+pub const CRUN_ROOT: &str = "/run/lodge/crun";
+
+/// How long crun may take for anything.
+const CRUN_LIMIT: Duration = Duration::from_secs(60);
+/// How long killed processes may take to end: they may wait for the share.
+const KILL_LIMIT: Duration = Duration::from_secs(60);
+/// systemd's default of the greatest number of open files of a process.
+const OPEN_FILES: u64 = 524_288;
+/// What an environment's control group can limit.
+const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+/// What it must be able to limit.
+const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// An environment's init: the start time tells it from a later process with the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Init {
+    pub(super) pid: i32,
+    ticks: u64,
+}
+
+impl Real {
+    /// Its files, its control group, its namespaces: everything but the start.
+    pub(super) fn create(&self, order: &Assignment) -> Result<()> {
+        let id = order.id;
+        match self.container(id) {
+            Container::Created { .. } | Container::Running { .. } => return Ok(()),
+            Container::Ended { .. } => bail!("what is left of an earlier container is still there"),
+            Container::No => {}
+        }
+        if !self.is_mounted(id, ROOT)? {
+            bail!("its root is not mounted");
+        }
+        let on_node = self.layout.on_node(id);
+        self.delegate()?;
+        guest::write(&on_node.join(PRIVATE), &on_node.join(ROOT), order)?;
+        let bundle = on_node.join(BUNDLE);
+        private_dir(&bundle)?;
+        let config = config::config(order, &self.node(&on_node.join(ROOT)));
+        let path = bundle.join("config.json");
+        fs::write(&path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("writing {}", path.display()))?;
+        let console = (self.layout.console)(id)?;
+        let pid_file = on_node.join("pid");
+        let call = self.crun(["create", "--bundle"]).arguments([&bundle]).arguments(["--pid-file"]).arguments([&pid_file]);
+        call.arguments(["--console-socket"]).arguments([console]).arguments([id.to_string()]).run()?;
+        let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
+        let pid = pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))?;
+        let ticks = process::started(pid).ok_or_else(|| anyhow!("its init ended before it was started"))?;
+        let notes = self.layout.notes(id);
+        notes.write(Note::Limits, &look::noted(Limits::from(order)))?;
+        notes.write(Note::Init, &Init { pid, ticks })
+    }
+
+    /// Let its init run.
+    pub(super) fn start(&self, id: EnvironmentId) -> Result<()> {
+        match self.container(id) {
+            Container::Running { .. } => return Ok(()),
+            Container::Created { .. } => {}
+            Container::No | Container::Ended { .. } => bail!("there is no container to start"),
+        }
+        if let Err(error) = self.crun(["start"]).arguments([id.to_string()]).run() {
+            // The last start may have been cut short before it was noted.
+            if self.status(id).as_deref() != Some("running") {
+                return Err(error);
+            }
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.layout.notes(id).write(Note::Started, &now)
+    }
+
+    /// What is found of its namespaces and init.
+    pub(super) fn container(&self, id: EnvironmentId) -> Container {
+        let notes = self.layout.notes(id);
+        match notes.read::<Init>(Note::Init) {
+            Some(Init { pid, ticks }) if process::started(pid) == Some(ticks) => match notes.read(Note::Started) {
+                Some(since) => Container::Running { pid, since },
+                None => Container::Created { pid },
+            },
+            Some(Init { pid, .. }) => Container::Ended { pid },
+            None if self.layout.crun.join(id.to_string()).exists() => Container::Ended { pid: 0 },
+            None => Container::No,
+        }
+    }
+
+    /// Its init, while it lives.
+    pub(super) fn init_of(&self, id: EnvironmentId) -> Option<Init> {
+        self.layout.notes(id).read(Note::Init).filter(|init: &Init| process::started(init.pid) == Some(init.ticks))
+    }
+
+    /// A signal to its init; none there is fine.
+    pub(super) fn signal(&self, id: EnvironmentId, signal: i32) -> Result<()> {
+        self.open_init(id).map_or(Ok(()), |init| init.send(signal))
+    }
+
+    /// Its init, while it lives, as something that stays the same process.
+    fn open_init(&self, id: EnvironmentId) -> Option<PidFd> {
+        let init = self.init_of(id)?;
+        let process = PidFd::open(init.pid.unsigned_abs()).ok()?;
+        // Looked at again: now the descriptor names it for ever.
+        (self.init_of(id) == Some(init)).then_some(process)
+    }
+
+    /// Everything in it ends now.
+    pub(super) fn kill(&self, id: EnvironmentId) -> Result<()> {
+        let cgroup = self.layout.cgroup(id);
+        cgroup.kill()?;
+        if let Some(init) = self.open_init(id) {
+            init.send(nix::libc::SIGKILL)?;
+            // All processes of its namespace end before it does.
+            if !init.wait(KILL_LIMIT)? {
+                bail!("its init does not end: its processes wait for the share");
+            }
+        }
+        if cgroup.wait_empty(KILL_LIMIT)? {
+            return Ok(());
+        }
+        bail!("{} of its processes do not end: they wait for the share", cgroup.count()?)
+    }
+
+    /// Remove what is left of it when its processes have ended.
+    pub(super) fn delete(&self, id: EnvironmentId) -> Result<()> {
+        let cgroup = self.layout.cgroup(id);
+        let alive = cgroup.count()?;
+        if alive > 0 {
+            bail!("{alive} of its processes still run");
+        }
+        let state = self.layout.crun.join(id.to_string());
+        if state.exists() {
+            if let Err(error) = self.crun(["delete", "--force"]).arguments([id.to_string()]).run() {
+                tracing::warn!("{error:#}");
+            }
+            remove_dir(state)?;
+        }
+        cgroup.remove()?;
+        remove_dir(self.layout.on_node(id).join(BUNDLE))?;
+        let notes = self.layout.notes(id);
+        [Note::Limits, Note::Started, Note::Init].into_iter().try_for_each(|note| notes.remove(note))
+    }
+
+    /// Change its limits while it runs.
+    pub(super) fn set_limits(&self, id: EnvironmentId, limits: Limits) -> Result<()> {
+        let cgroup = self.layout.cgroup(id);
+        cgroup.write("memory.max", &limits.memory.to_string())?;
+        cgroup.write("cpu.max", &format!("{} {CPU_PERIOD}", config::cpu_quota(limits.cpu_millis)))?;
+        cgroup.write("cpu.weight", &config::cpu_weight(limits.cpu_millis).to_string())?;
+        cgroup.write("pids.max", &limits.tasks_max.to_string())?;
+        self.layout.notes(id).write(Note::Limits, &look::noted(limits))
+    }
+
+    /// Environments get shares of everything that can be shared.
+    fn delegate(&self) -> Result<()> {
+        if self.layout.cgroup_manager != "cgroupfs" {
+            return Ok(());
+        }
+        let dir = &self.layout.cgroups;
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        let above = dir.parent().map(Cgroup::at);
+        let refused: Vec<_> =
+            above.into_iter().chain([Cgroup::at(dir)]).flat_map(|group| group.delegate(&CONTROLLERS)).collect();
+        match refused.iter().find(|controller| NEEDED.contains(controller)) {
+            Some(controller) => bail!("the kernel does not let {} limit its environments' {controller}", dir.display()),
+            None => Ok(()),
+        }
+    }
+
+    fn node<'a>(&'a self, root: &'a std::path::Path) -> Node<'a> {
+        let proc = self.layout.lxcfs.join("proc");
+        let lxcfs_files: Vec<_> = config::LXCFS.into_iter().filter(|file| proc.join(file).exists()).collect();
+        if lxcfs_files.is_empty() {
+            tracing::warn!("lxcfs is not there: environments will see the memory and processors of the whole node");
+        }
+        let devices = config::DEVICES.into_iter().filter(|(path, ..)| fs::exists(path).unwrap_or(false)).collect();
+        Node { root, lxcfs: &self.layout.lxcfs, lxcfs_files, devices, open_files: open_files() }
+    }
+
+    /// What crun says of it: `created`, `running`, `stopped`.
+    fn status(&self, id: EnvironmentId) -> Option<String> {
+        let said = self.crun(["state"]).arguments([id.to_string()]).run().ok()?;
+        let state: serde_json::Value = serde_json::from_slice(&said.stdout).ok()?;
+        Some(state.get("status")?.as_str()?.to_owned())
+    }
+
+    fn crun<const N: usize>(&self, arguments: [&str; N]) -> Call {
+        let root = self.layout.crun.to_string_lossy();
+        let manager = self.layout.cgroup_manager;
+        Program::Crun.call(["--root", &*root, "--cgroup-manager", manager]).arguments(arguments).deadline(CRUN_LIMIT)
+    }
+}
+
+/// What an environment may raise its limit of open files to: as much as systemd gives, where this machine can. Nobody can give more than
+/// it has, so this process's own greatest limit is raised to it.
+fn open_files() -> u64 {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+    if hard >= OPEN_FILES || setrlimit(Resource::RLIMIT_NOFILE, soft, OPEN_FILES).is_ok() { OPEN_FILES } else { hard }
+}
+
+fn remove_dir(dir: PathBuf) -> Result<()> {
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,291 @@
+//! The disk of an environment: one node at a time has the lock of its file, by the loop device that has that very open file.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use lodge_model::environment::order::Assignment;
+use lodge_model::environment::share;
+use lodge_model::ids::EnvironmentId;
+use lodge_sys::lock::{self, Locked};
+use lodge_sys::loopdev::{self, LoopDevice, Options};
+use lodge_sys::mount::mounts;
+use lodge_sys::program::Program;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::layout::{LOWER, NEW_DISK, Note, PRIVATE, ROOT, private_dir, remove_file};
+use super::{Real, StepError};
+use crate::{consoles, durable};
+
+/// How long the share may take to answer who has a lock.
+const LOCK_LIMIT: Duration = Duration::from_secs(15);
+/// How long the kernel may take to let go of a disk that nothing uses any more.
+const DETACH_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes that are read ahead of a sequential reader: a round trip to the share has to pay.
+const READ_AHEAD: u64 = 4 << 20;
+
+impl Real {
+    /// Take the right to run it, and its disk.
+    pub(super) fn hold(&self, order: &Assignment) -> Result<(), StepError> {
+        let id = order.id;
+        self.may_hold(id, order.epoch)?;
+        self.layout.make_on_node(id, order.id_base)?;
+        if self.has_disk(id)? {
+            self.write_owner(&self.record(id, order.epoch))?;
+        } else {
+            private_dir(&self.layout.on_share(id))?;
+            self.layout.notes(id).remove(Note::Checked)?;
+            let file = self.lock_disk(order)?;
+            // Whoever had the lock before may have been of a later epoch.
+            self.may_hold(id, order.epoch)?;
+            self.write_owner(&self.record(id, order.epoch))?;
+            let attached = loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
+            loopdev::set_read_ahead(&attached.device.path, READ_AHEAD)?;
+        }
+        Ok(self.layout.notes(id).write(Note::Order, order)?)
+    }
+
+    /// Whether the disk is attached with a lock that is good: the record, which was written under it, is still this node's. A device from
+    /// before somebody else had the disk has lost its lock, and is let go of here.
+    fn has_disk(&self, id: EnvironmentId) -> Result<bool, StepError> {
+        let Some(device) = self.loop_of(id)? else { return Ok(false) };
+        let mine = self.record(id, 0);
+        let is_mine = |owner: share::Owner| (owner.node, owner.boot, owner.released) == (mine.node, mine.boot, false);
+        if self.owner(id)?.is_some_and(is_mine) {
+            return Ok(true);
+        }
+        if mounts()?.iter().any(|mount| Path::new(&mount.source) == device.path) {
+            return Err(anyhow!("its disk is still mounted, with a lock that was lost").into());
+        }
+        loopdev::detach(&device.path, DETACH_LIMIT)?;
+        Ok(false)
+    }
+
+    /// Its disk, open and locked; made where there is none.
+    fn lock_disk(&self, order: &Assignment) -> Result<File, StepError> {
+        let (disk, new) = (self.layout.disk(order.id), self.layout.new_disk(order.id));
+        if disk.exists() {
+            return Ok(lock_file(&disk)?);
+        }
+        if !new.exists() && self.owner(order.id)?.is_some() {
+            // A blank disk in its place would hide the loss.
+            return Err(StepError::Refused(format!("its disk {} is gone from the share", disk.display())));
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&new);
+        drop(file.with_context(|| format!("making {}", new.display()))?);
+        let file = lock_file(&new)?;
+        if disk.exists() {
+            remove_file(&new)?;
+            return Err(anyhow!("somebody else has made its disk at this moment").into());
+        }
+        // Nothing that was begun on it is of use.
+        let emptied = file.set_len(0).and_then(|()| file.set_len(order.disk)).and_then(|()| file.sync_all());
+        emptied.with_context(|| format!("sizing {}", new.display()))?;
+        Ok(file)
+    }
+
+    /// Make its file system, unless it has one.
+    pub(super) fn make_disk(&self, id: EnvironmentId) -> Result<()> {
+        let device = self.need_loop(id)?;
+        let (disk, new) = (self.layout.disk(id), self.layout.new_disk(id));
+        if disk.exists() {
+            return Ok(());
+        }
+        let file = File::options().write(true).open(&new).with_context(|| format!("opening {}", new.display()))?;
+        let size = file.metadata().with_context(|| format!("looking at {}", new.display()))?.len();
+        // An earlier try may have written: holes are zeros again.
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let zeroed = match fallocate(&file, hole, 0, i64::try_from(size)?) {
+            Ok(()) => "assume_storage_prezeroed=1",
+            Err(Errno::EOPNOTSUPP) => "assume_storage_prezeroed=0",
+            Err(error) => return Err(error).with_context(|| format!("emptying {}", new.display())),
+        };
+        let extended = format!("nodiscard,root_owner=0:0,{zeroed}");
+        let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-E", &extended]);
+        call.arguments([&device.path]).run()?;
+        file.sync_all().with_context(|| format!("syncing {}", new.display()))?;
+        fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
+        sync_dir(&self.layout.on_share(id))?;
+        self.layout.notes(id).write(Note::Checked, &size)
+    }
+
+    /// Check and repair its file system.
+    pub(super) fn check_disk(&self, id: EnvironmentId) -> Result<()> {
+        let device = self.need_loop(id)?;
+        if self.is_mounted(id, PRIVATE)? {
+            bail!("it is mounted");
+        }
+        check(&device.path, &["-p"])?;
+        let size = if self.layout.growing(id).exists() {
+            file_system_size(&device.path)?
+        } else {
+            let disk = self.layout.disk(id);
+            fs::metadata(&disk).with_context(|| format!("looking at {}", disk.display()))?.len()
+        };
+        self.layout.notes(id).write(Note::Checked, &size)
+    }
+
+    /// Make it larger; never smaller.
+    pub(super) fn grow_disk(&self, id: EnvironmentId, size: u64) -> Result<(), StepError> {
+        let device = self.need_loop(id)?;
+        let (disk, growing) = (self.layout.disk(id), self.layout.growing(id));
+        let now = fs::metadata(&disk).with_context(|| format!("looking at {}", disk.display()))?.len();
+        if size < now {
+            return Err(StepError::Refused(format!(
+                "its disk has {now} bytes and cannot be made smaller ({size} bytes are ordered)"
+            )));
+        }
+        durable::write(&growing, b"", 0o600)?;
+        let file = File::options().write(true).open(&disk).with_context(|| format!("opening {}", disk.display()))?;
+        let sized = file.set_len(size).and_then(|()| file.sync_all());
+        sized.with_context(|| format!("growing {}", disk.display()))?;
+        loopdev::grow(&device.path)?;
+        if !self.is_mounted(id, PRIVATE)? {
+            // resize2fs refuses a file system that was not just checked.
+            check(&device.path, &["-f", "-p"])?;
+        }
+        Program::Resize2fs.call([&device.path]).run()?;
+        remove_file(&growing)?;
+        Ok(self.layout.notes(id).write(Note::Checked, &size)?)
+    }
+
+    /// Let go of it: the record, the loop device and with it the lock, the directory on the node.
+    pub(super) fn release(&self, id: EnvironmentId, epoch: u64) -> Result<(), StepError> {
+        if let Some(left) = self.mounted(id)?.first() {
+            return Err(anyhow!("its {left} is still mounted").into());
+        }
+        if self.layout.on_share(id).exists() {
+            let mine = self.record(id, epoch);
+            if self.owner(id)?.as_ref() == Some(&mine) {
+                self.write_owner(&share::Owner { released: true, ..mine })?;
+            }
+        }
+        for device in self.loops_of(id)? {
+            loopdev::detach(&device.path, DETACH_LIMIT)?;
+        }
+        Ok(remove_node_dir(&self.layout.on_node(id))?)
+    }
+
+    /// Remove its directory on the share. The owner record goes last, so that what is cut short is known for what it is.
+    pub(super) fn destroy(&self, id: EnvironmentId, epoch: u64) -> Result<(), StepError> {
+        let dir = self.layout.on_share(id);
+        if dir.exists() {
+            self.may_hold(id, epoch)?;
+            if self.loop_of(id)?.is_some() {
+                return Err(anyhow!("its disk is still attached").into());
+            }
+            let mut locks = Vec::new();
+            for disk in [self.layout.disk(id), self.layout.new_disk(id)] {
+                if disk.exists() {
+                    locks.push(lock_file(&disk)?);
+                }
+            }
+            self.may_hold(id, epoch)?;
+            remove_all_but_owner(&dir)?;
+            drop(locks);
+            fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
+            sync_dir(dir.parent().unwrap_or(&dir))?;
+        }
+        if let Err(error) = consoles::forget(id) {
+            tracing::warn!("{error:#}");
+        }
+        Ok(())
+    }
+
+    /// The loop device of its disk; `None` where it is not attached.
+    pub(super) fn loop_of(&self, id: EnvironmentId) -> Result<Option<LoopDevice>> {
+        Ok(self.loops_of(id)?.into_iter().next())
+    }
+
+    /// All loop devices on files of its directory on the share.
+    pub(super) fn loops_of(&self, id: EnvironmentId) -> Result<Vec<LoopDevice>> {
+        let devices = loopdev::list()?.into_iter();
+        Ok(devices.filter(|device| environment_of(&device.backing) == Some(id)).collect())
+    }
+
+    fn need_loop(&self, id: EnvironmentId) -> Result<LoopDevice> {
+        self.loop_of(id)?.ok_or_else(|| anyhow!("its disk is not attached"))
+    }
+}
+
+/// Whether the disk behind a device has no file system yet.
+pub(super) fn is_blank(device: &LoopDevice) -> bool {
+    device.backing.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW_DISK.as_bytes()))
+}
+
+/// Whose disk a file is, by its name: `…/environments/<id>/disk.img`.
+pub(super) fn environment_of(file: &Path) -> Option<EnvironmentId> {
+    let dir = file.parent()?;
+    let above = dir.parent()?.file_name()?;
+    (above == share::ENVIRONMENTS).then(|| dir.file_name()?.to_str()?.parse().ok())?
+}
+
+/// A disk, open and locked. The name must still be that of the locked file: a copy may just have been put in its place.
+pub(super) fn lock_file(path: &Path) -> Result<File> {
+    let lock = || -> Result<File> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = match lock::exclusive(file, LOCK_LIMIT)? {
+            Locked::Yes(file) => file,
+            Locked::Held => bail!("somebody else has it: another node runs it or uses its disk"),
+            Locked::Unanswered => bail!("the share did not answer within {} s", LOCK_LIMIT.as_secs()),
+        };
+        if !loopdev::is_same_file(&file, path)? {
+            bail!("it was replaced at this moment");
+        }
+        Ok(file)
+    };
+    lock().with_context(|| format!("locking {}", path.display()))
+}
+
+/// Check a file system, with more force when it needs it. What cannot be repaired safely by itself is repaired as far as it can be: a
+/// server that does not start serves nobody.
+fn check(device: &Path, options: &[&str]) -> Result<()> {
+    let call = |options: &[&str], accept: &[i32]| Program::E2fsck.call(options).arguments([device]).accept(accept).run();
+    let first = call(options, &[0, 1, 4])?;
+    if first.code == 4 {
+        tracing::warn!("{} needs a full repair: {}", device.display(), first.text().trim());
+        let second = call(&["-f", "-y"], &[0, 1])?;
+        tracing::warn!("{} was repaired: {}", device.display(), second.text().trim());
+    }
+    Ok(())
+}
+
+fn file_system_size(device: &Path) -> Result<u64> {
+    let text = Program::Dumpe2fs.call(["-h"]).arguments([device]).run()?.text();
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+    let size = value("Block count:").zip(value("Block size:")).and_then(|(count, size)| count.checked_mul(size));
+    size.ok_or_else(|| anyhow!("dumpe2fs does not tell the size of {}", device.display()))
+}
+
+/// Mount points are removed only when they are empty: what is mounted is never walked into.
+fn remove_node_dir(dir: &Path) -> Result<()> {
+    for name in [ROOT, PRIVATE, LOWER] {
+        gone(fs::remove_dir(dir.join(name))).with_context(|| format!("removing {}", dir.join(name).display()))?;
+    }
+    gone(fs::remove_dir_all(dir)).with_context(|| format!("removing {}", dir.display()))
+}
+
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn remove_all_but_owner(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
+        let entry = entry.with_context(|| format!("listing {}", dir.display()))?;
+        let path: PathBuf = entry.path();
+        let is_dir = entry.file_type().with_context(|| format!("looking at {}", path.display()))?.is_dir();
+        if entry.file_name() == share::OWNER {
+            continue;
+        }
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("removing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// See the names in a directory on the disk.
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("syncing {}", dir.display()))
+}

@@ -1,0 +1,124 @@
+//! The root of an environment: its template below, its disk above, both with the environment's ids.
+//!
+//! | below the environment's directory | what |
+//! |---|---|
+//! | `lower` | the template, ids mapped, read-only |
+//! | `private` | the disk, ids mapped: `up` is the upper layer, `work` overlayfs's own |
+//! | `root` | the overlay of both |
+//!
+//! The overlay is mounted by somebody who is the environment's own root for the file systems: overlayfs makes its files as whoever mounted
+//! it, and the host's root has no id on these disks. So an id on a disk can never mean somebody of the host.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lodge_model::environment::order::{Assignment, IDS};
+use lodge_model::ids::EnvironmentId;
+use lodge_sys::idmap::{IdMap, IdRange, with_file_owner};
+use lodge_sys::mount::{mounts, unmount};
+use lodge_sys::tree::{Tree, Trust};
+use nix::errno::Errno;
+
+use super::Real;
+use super::layout::{LOWER, Note, PRIVATE, ROOT, private_dir};
+
+/// How often, and after which pause, an unmount is tried again while it is busy.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+impl Real {
+    /// Template, disk, overlay: what is mounted already stays.
+    pub(super) fn mount_root(&self, order: &Assignment) -> Result<()> {
+        let id = order.id;
+        let at = |name: &str| self.layout.on_node(id).join(name);
+        let device = self.loop_of(id)?.context("its disk is not attached")?;
+        let map = IdMap::new(IdRange { base: order.id_base, count: IDS })?;
+        if !self.is_mounted(id, LOWER)? {
+            private_dir(&at(LOWER))?;
+            self.clone_template(&order.template.digest)?.map_ids(&map)?.attach(&at(LOWER))?;
+        }
+        if !self.is_mounted(id, PRIVATE)? {
+            private_dir(&at(PRIVATE))?;
+            let source = device.path.to_string_lossy().into_owned();
+            let options = [("source", source.as_str()), ("errors", "remount-ro")];
+            Tree::new("ext4", &options, false, Trust::Data)?.map_ids(&map)?.attach(&at(PRIVATE))?;
+        }
+        if !self.is_mounted(id, ROOT)? {
+            private_dir(&at(ROOT))?;
+            with_file_owner(order.id_base, || overlay(&at(LOWER), &at(PRIVATE))?.attach(&at(ROOT)))?;
+        }
+        Ok(())
+    }
+
+    /// Flush and unmount everything of it.
+    pub(super) fn unmount_root(&self, id: EnvironmentId) -> Result<()> {
+        self.thaw(id)?;
+        // The newest mount first. A mount may lie on top of another one.
+        for target in mounts()?.into_iter().rev().map(|mount| mount.target) {
+            if target.starts_with(self.layout.on_node(id)) {
+                unmount_idle(&target)?;
+            }
+        }
+        self.unmount_idle_templates()
+    }
+
+    /// Let its disk go on, where a copy that was cut short left it frozen.
+    pub(super) fn thaw(&self, id: EnvironmentId) -> Result<()> {
+        let notes = self.layout.notes(id);
+        if notes.read::<bool>(Note::Frozen).is_some() {
+            if self.is_mounted(id, PRIVATE)? {
+                lodge_sys::freeze::thaw(&self.layout.on_node(id).join(PRIVATE))?;
+            }
+            notes.remove(Note::Frozen)?;
+        }
+        Ok(())
+    }
+
+    /// What is mounted below its directory: `lower`, `private`, `root`.
+    pub(super) fn mounted(&self, id: EnvironmentId) -> Result<Vec<String>> {
+        let dir = self.layout.on_node(id);
+        let names = mounts()?
+            .into_iter()
+            .filter_map(|mount| Some(mount.target.strip_prefix(&dir).ok()?.to_string_lossy().into_owned()));
+        Ok(names.collect())
+    }
+
+    pub(super) fn is_mounted(&self, id: EnvironmentId, name: &str) -> Result<bool> {
+        Ok(self.mounted(id)?.iter().any(|mounted| mounted == name))
+    }
+}
+
+/// Unmount what nobody uses any more. A process that another thread has just forked holds everything that is open here until it executes
+/// its program, and nobody tells when that is: such a moment is waited out.
+fn unmount_idle(target: &Path) -> Result<()> {
+    for _ in 0..BUSY_TRIES {
+        match unmount(target) {
+            Err(error) if error.downcast_ref() == Some(&Errno::EBUSY) => std::thread::sleep(BUSY_PAUSE),
+            ended => return ended,
+        }
+    }
+    unmount(target)
+}
+
+/// By the environment's own root: upper layer and work directory are made where they are not.
+fn overlay(lower: &Path, private: &Path) -> Result<Tree> {
+    let (upper, work) = (private.join("up"), private.join("work"));
+    for dir in [&upper, &work] {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (lower, upper, work) = (text(lower), text(&upper), text(&work));
+    // The source is what `df` shows inside.
+    let source = ("source", "lodge");
+    let options = [
+        source,
+        ("lowerdir", lower.as_str()),
+        ("upperdir", &upper),
+        ("workdir", &work),
+        ("redirect_dir", "on"),
+        ("index", "off"),
+    ];
+    Tree::new("overlay", &options, false, Trust::SetId)
+}

@@ -1,0 +1,217 @@
+//! Reads everything, settles, writes what has changed, and brings the orders of all nodes up to date. Nothing depends on what woke it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use lodge_model::api::NodeState;
+use lodge_model::environment::order::{self, Assignment, TemplateRef};
+use lodge_model::environment::view::Phase;
+use lodge_model::ids::{Digest, NodeId};
+use lodge_model::node::Role;
+
+use super::addresses::id_base;
+use super::claims;
+use super::drain::{self, Drain, moves};
+use super::place::{Held, Room, reserve};
+use super::records::{Counters, Environment, Task};
+use super::settle::{Cluster, settle};
+use crate::fault::Fault;
+use crate::flow::{Whole, World, state_word};
+use crate::orders::{self, Duties};
+use crate::records::Node;
+use crate::store::{EventDraft, Tx};
+
+/// Bring the world closer to what was asked for. While the center has not listened for long enough, silence means nothing (`listens`).
+/// When time alone will change something, if it is known.
+pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
+    let (mut cluster, nodes) = load(tx, world, listens, now)?;
+    let drains = cluster.drains.clone();
+    let environments = cluster.environments.clone();
+    let tasks = cluster.tasks.clone();
+    for id in settle(&mut cluster, now) {
+        if let Some(environment) = environments.get(&id) {
+            remove(tx, world, environment, now)?;
+        }
+    }
+    for (id, environment) in cluster.environments.iter_mut().filter(|(id, after)| environments.get(id) != Some(after)) {
+        save(tx, environment, environments.get(id), now)?;
+    }
+    for (id, task) in &tasks {
+        match cluster.tasks.get(id) {
+            None => tx.delete::<Task>(id)?,
+            Some(after) if after != task => tx.put(after)?,
+            Some(_) => {}
+        }
+    }
+    drain::view::save(tx, &drains, &mut cluster, now)?;
+    refresh_orders(tx, &cluster, nodes)?;
+    Ok(moves::next(&cluster, now))
+}
+
+/// Everything as it is now, and the nodes' records.
+pub fn load(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(Cluster, Vec<Node>), Fault> {
+    let environments = tx.list::<Environment>()?.into_iter().map(|environment| (environment.id, environment)).collect();
+    let tasks = tx.list::<Task>()?.into_iter().map(|task| (task.id, task)).collect();
+    let (mut rooms, mut nodes) = (Vec::new(), Vec::new());
+    for node in tx.list::<Node>()? {
+        let whole = Whole::of_node(tx, node)?;
+        rooms.extend(room(&whole, world, now));
+        nodes.extend(whole.node);
+    }
+    let drains = tx.list::<Drain>()?.into_iter().map(|drain| (drain.node, drain)).collect();
+    let settings = drain::request::settings(tx)?;
+    Ok((Cluster { environments, tasks, rooms, drains, settings, listens }, nodes))
+}
+
+fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
+    let node = whole.node.as_ref()?;
+    let (state, reason) = whole.state(&world.live, now);
+    let told = if reason.is_empty() { state_word(state).to_owned() } else { reason };
+    let is_heard = matches!(state, NodeState::Ready | NodeState::Registered);
+    let facts = whole.machine.facts.as_ref();
+    let memory = facts.map_or(0, |facts| facts.memory);
+    Some(Room {
+        node: node.id,
+        name: node.name.clone(),
+        boot: node.registered.as_ref().map(|registered| registered.boot),
+        confirmed_off: node.confirmed_off,
+        is_worker: node.roles.contains(&Role::Worker),
+        unready: if state == NodeState::Ready { String::new() } else { told.clone() },
+        cordoned: String::new(),
+        warm: world.live.warm(node.id),
+        silent: if is_heard { String::new() } else { told },
+        memory: memory.saturating_sub(reserve(memory, &node.roles)),
+        cpu_millis: facts.map_or(0, |facts| u64::from(facts.cpus) * 1000),
+        labels: node.labels.clone(),
+        held: Held::default(),
+    })
+}
+
+/// Write an environment with the number of its change, and log a change of its phase.
+pub fn save(tx: &Tx, environment: &mut Environment, before: Option<&Environment>, now: Timestamp) -> Result<(), Fault> {
+    environment.version = next_version(tx)?;
+    tx.put(environment)?;
+    tx.show();
+    if before.is_none_or(|before| before.phase != environment.phase) {
+        log(tx, environment, &sentence(environment), now)?;
+    }
+    if let Some(done) = environment.moves.last().filter(|_| before.is_some_and(|before| before.moves != environment.moves)) {
+        log(tx, environment, &drain::view::moved(&environment.spec.name, done), now)?;
+    }
+    Ok(())
+}
+
+/// The number of the next change, among all environments.
+fn next_version(tx: &Tx) -> Result<u64, Fault> {
+    let mut counters = tx.get::<Counters>(&"counters")?.unwrap_or_default();
+    counters.version += 1;
+    tx.put(&counters)?;
+    Ok(counters.version)
+}
+
+/// Log something about an environment.
+pub fn log(tx: &Tx, environment: &Environment, text: &str, now: Timestamp) -> Result<(), Fault> {
+    let node = environment.place.as_ref().map(|place| place.name.as_str());
+    let machine = match &environment.place {
+        Some(place) => tx.get::<Node>(&place.node)?.map(|node| node.machine),
+        None => None,
+    };
+    tx.log(&EventDraft { at: now, machine, node, kind: "environment", text: text.to_owned(), detail: None })
+}
+
+fn sentence(environment: &Environment) -> String {
+    let name = &environment.spec.name;
+    let at = environment.place.as_ref().map(|place| format!(" on {} (epoch {})", place.name, environment.epoch));
+    let at = at.unwrap_or_default();
+    let why = if environment.reason.is_empty() { String::new() } else { format!(": {}", environment.reason) };
+    format!("{name} is {}{at}{why}", phase_word(environment.phase))
+}
+
+/// A phase in the API's words.
+pub fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
+        Phase::Ended => "ended",
+        Phase::Failed => "failed",
+        Phase::Unknown => "unknown",
+        Phase::Destroying => "destroying",
+    }
+}
+
+fn remove(tx: &Tx, world: &World, environment: &Environment, now: Timestamp) -> Result<(), Fault> {
+    claims::give_all_back(tx, environment)?;
+    tx.delete::<Environment>(&environment.id)?;
+    next_version(tx)?;
+    world.live.uses(environment.id, None);
+    tx.show();
+    log(tx, environment, &format!("{} is destroyed", environment.spec.name), now)
+}
+
+fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fault> {
+    let mut assigned: BTreeMap<_, Vec<Assignment>> = BTreeMap::new();
+    for environment in cluster.environments.values() {
+        if let Some(assignment) = assignment(environment) {
+            assigned.entry(environment.place.as_ref().map(|place| (place.node, place.boot))).or_default().push(assignment);
+        }
+    }
+    let mut todo: BTreeMap<_, Vec<order::Task>> = BTreeMap::new();
+    for task in cluster.tasks.values().filter(|task| task.node.is_some()) {
+        todo.entry(task.node).or_default().push(order::Task { id: task.id, what: task.what.clone() });
+    }
+    let mut coming: BTreeMap<NodeId, BTreeMap<Digest, TemplateRef>> = BTreeMap::new();
+    for environment in cluster.environments.values() {
+        if let Some((to, _)) = environment.moving.as_ref().and_then(|moving| moving.to.as_ref()) {
+            coming.entry(*to).or_default().insert(environment.template.digest.clone(), environment.template.clone());
+        }
+    }
+    for mut node in nodes {
+        let holder = node.registered.as_ref().map(|registered| (node.id, registered.boot));
+        let duties = Duties {
+            environments: assigned.remove(&holder).unwrap_or_default(),
+            tasks: todo.remove(&holder).unwrap_or_default(),
+            warm: coming.remove(&node.id).unwrap_or_default().into_values().collect(),
+            leave: cluster.drains.get(&node.id).and_then(drain::view::leave),
+        };
+        if orders::refresh_duties(&mut node, duties) {
+            tx.put(&node)?;
+            tx.wake();
+        }
+    }
+    Ok(())
+}
+
+fn assignment(environment: &Environment) -> Option<Assignment> {
+    let place = environment.place.as_ref()?;
+    let spec = &environment.spec;
+    Some(Assignment {
+        id: environment.id,
+        name: spec.name.clone(),
+        epoch: environment.epoch,
+        boot: place.boot,
+        want: place.want,
+        template: environment.template.clone(),
+        disk: spec.disk,
+        memory: spec.memory,
+        cpu_millis: spec.cpu_millis,
+        tasks_max: lodge_model::environment::spec::TASKS_MAX,
+        id_base: id_base(environment.id_range),
+        mac: environment.mac.clone(),
+        addresses: environment.addresses.clone(),
+        dns: environment.dns.clone(),
+        ssh_keys: spec.ssh_keys.clone(),
+        restart: spec.restart,
+        restarts_asked: environment.restarts_asked,
+    })
+}
+
+/// Names of the environments that a node has the right to run.
+pub fn on_node(tx: &Tx, node: &Node) -> Result<Vec<String>, Fault> {
+    let is_held = |environment: &Environment| {
+        environment.place.as_ref().is_some_and(|place| place.node == node.id && node.confirmed_off != Some(place.boot))
+    };
+    Ok(tx.list::<Environment>()?.into_iter().filter(is_held).map(|environment| environment.spec.name).collect())
+}

@@ -1,0 +1,64 @@
+//! What nodes say of environments and tasks. Stored, not acted on: `settle` does that, woken where it matters.
+
+use jiff::Timestamp;
+use lodge_model::api::Heartbeat;
+use lodge_model::environment::order::{Report, State, TaskOutcome, TaskReport};
+use lodge_model::ids::NodeId;
+
+use super::records::{Environment, Task};
+use super::{phase, reconcile, tasks};
+use crate::fault::Fault;
+use crate::flow::World;
+use crate::store::Tx;
+
+/// Take in what a heartbeat says of them.
+pub fn take_in(tx: &Tx, world: &World, node: NodeId, said: &Heartbeat, now: Timestamp) -> Result<(), Fault> {
+    for report in &said.environments {
+        environment(tx, world, node, said, report, now)?;
+    }
+    for report in &said.tasks {
+        task(tx, node, said, report, now)?;
+    }
+    Ok(())
+}
+
+/// A report counts if it is of the node, the boot and the epoch that have the right to run the environment; others are of leftovers,
+/// which the node clears away because they are not in its orders.
+fn environment(tx: &Tx, world: &World, node: NodeId, said: &Heartbeat, report: &Report, now: Timestamp) -> Result<(), Fault> {
+    let Some(before) = tx.get::<Environment>(&report.id)? else { return Ok(()) };
+    let is_holder = before.place.as_ref().is_some_and(|place| place.node == node && place.boot == said.boot);
+    if !is_holder || report.epoch != before.epoch {
+        return Ok(());
+    }
+    world.live.uses(report.id, report.usage.clone());
+    let told = Report { usage: None, ..report.clone() };
+    if before.report.as_ref() == Some(&told) {
+        return Ok(());
+    }
+    let mut environment = before.clone();
+    if !told.last_exit.is_empty() {
+        environment.last_exit.clone_from(&told.last_exit);
+    }
+    if matches!(told.state, State::Ended | State::Released | State::Destroyed) {
+        tx.replan();
+    }
+    environment.report = Some(told);
+    (environment.phase, environment.reason) = phase::of(&environment, "");
+    reconcile::save(tx, &mut environment, Some(&before), now)
+}
+
+fn task(tx: &Tx, node: NodeId, said: &Heartbeat, report: &TaskReport, now: Timestamp) -> Result<(), Fault> {
+    let Some(mut task) = tx.get::<Task>(&report.id)? else { return Ok(()) };
+    if task.node != Some((node, said.boot)) || task.outcome == report.outcome {
+        return Ok(());
+    }
+    task.outcome = report.outcome.clone();
+    tx.show();
+    match task.outcome {
+        TaskOutcome::Running { .. } => {
+            tx.put(&task)?;
+            tasks::progress(tx, &task, now)
+        }
+        TaskOutcome::Done { .. } | TaskOutcome::Failed { .. } => tasks::conclude(tx, &task, now),
+    }
+}

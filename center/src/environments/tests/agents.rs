@@ -1,0 +1,348 @@
+//! Played agents on a bad network, with people who change their minds: whatever happens in whatever order, an environment never runs
+//! twice, and once the network is good everything is as it was asked for.
+
+use std::collections::BTreeMap;
+
+use lodge_model::api::{Heartbeat, Orders, Register};
+use lodge_model::drain::{Cause, DrainOrder, Leaving, MoveOrder, Power};
+use lodge_model::ids::EnvironmentId;
+use lodge_model::layout::Slot;
+use lodge_model::node::Role;
+
+use super::*;
+use crate::environments::drain;
+use crate::environments::records::Goal;
+
+/// An agent: it does what its newest orders say, one step at a time, and remembers nothing over a boot.
+struct Agent {
+    number: u128,
+    boot: BootId,
+    is_on: bool,
+    leaving: bool,
+    registered: bool,
+    orders: Option<Orders>,
+    held: BTreeMap<EnvironmentId, Held>,
+    /// Heartbeats on their way to the center, and answers on their way back.
+    out: Vec<Heartbeat>,
+    back: Vec<Orders>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+struct Held {
+    epoch: u64,
+    runs: bool,
+    ended: bool,
+    started_for: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// Everything that happens on a good network, in one go.
+    Beat(usize),
+    Speak(usize),
+    Arrive(usize, bool),
+    Answer(usize, bool),
+    Act(usize, u32),
+    EndsByItself(usize),
+    PowersOff(usize),
+    Boots(usize),
+    Leaves(usize),
+    Create(u32),
+    Ask(u32, u8),
+    Move(u32),
+    Drain(usize, bool),
+    Undrain(usize),
+    ConfirmOff(usize),
+    Plan,
+    Time(i64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let node = 0..2usize;
+    let which = 0..3u32;
+    prop_oneof![
+        16 => node.clone().prop_map(Event::Beat),
+        4 => node.clone().prop_map(Event::Speak),
+        4 => (node.clone(), any::<bool>()).prop_map(|(node, newest)| Event::Arrive(node, newest)),
+        4 => (node.clone(), any::<bool>()).prop_map(|(node, newest)| Event::Answer(node, newest)),
+        4 => (node.clone(), which.clone()).prop_map(|(node, at)| Event::Act(node, at)),
+        1 => node.clone().prop_map(Event::EndsByItself),
+        1 => node.clone().prop_map(Event::PowersOff),
+        2 => node.clone().prop_map(Event::Boots),
+        1 => node.clone().prop_map(Event::Leaves),
+        3 => which.clone().prop_map(Event::Create),
+        4 => (which.clone(), 0..5u8).prop_map(|(which, what)| Event::Ask(which, what)),
+        2 => which.prop_map(Event::Move),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, by_itself)| Event::Drain(node, by_itself)),
+        1 => node.clone().prop_map(Event::Undrain),
+        1 => node.prop_map(Event::ConfirmOff),
+        8 => Just(Event::Plan),
+        3 => (1..40i64).prop_map(Event::Time),
+    ]
+}
+
+struct Play {
+    rig: Rig,
+    agents: Vec<Agent>,
+    boots: u128,
+}
+
+impl Play {
+    fn new() -> Self {
+        let rig = Rig::new();
+        let agent = |number| Agent {
+            number,
+            boot: BootId(uuid::Uuid::from_u128(77)),
+            is_on: true,
+            leaving: false,
+            registered: true,
+            orders: None,
+            held: BTreeMap::new(),
+            out: vec![],
+            back: vec![],
+        };
+        Self { agents: vec![agent(1), agent(2)], boots: 100, rig }
+    }
+
+    fn happens(&mut self, event: &Event) {
+        match event {
+            Event::Beat(at) => self.beat(*at),
+            Event::Speak(at) => self.speak(*at),
+            Event::Arrive(at, newest) => self.arrive(*at, *newest),
+            Event::Answer(at, newest) => self.answer(*at, *newest),
+            Event::Act(at, which) => self.agents[*at].act(*which as usize),
+            Event::EndsByItself(at) => {
+                if let Some(held) = self.agents[*at].held.values_mut().find(|held| held.runs) {
+                    (held.runs, held.ended) = (false, true);
+                }
+            }
+            Event::PowersOff(at) => {
+                let agent = &mut self.agents[*at];
+                agent.is_on = false;
+                agent.held.clear();
+            }
+            Event::Boots(at) => self.boots(*at),
+            Event::Leaves(at) => self.agents[*at].leaving = true,
+            Event::Create(number) => {
+                let _ = self.rig.create(&format!("e{number}"));
+            }
+            Event::Ask(number, what) => self.ask(&format!("e{number}"), *what),
+            Event::Move(number) => {
+                let (name, now) = (format!("e{number}"), testing::at(self.rig.now));
+                let _ = self.rig.store.transact_blocking(|tx| {
+                    drain::request::move_one(tx, &self.rig.world, &Caller::Operator, &name, &MoveOrder::default(), now)
+                });
+            }
+            Event::Drain(at, by_itself) => self.drain(*at, *by_itself),
+            Event::Undrain(at) => {
+                let (name, now) = (format!("node{}", self.agents[*at].number), testing::at(self.rig.now));
+                let _ = self.rig.store.transact_blocking(|tx| drain::request::undrain(tx, &self.rig.world, &name, now));
+            }
+            // People look at the machine before they say that it is off.
+            Event::ConfirmOff(at) if !self.agents[*at].is_on => {
+                let name = format!("node{}", self.agents[*at].number);
+                let now = testing::at(self.rig.now);
+                let _ = self.rig.store.transact_blocking(|tx| operator::confirm_off(tx, &self.rig.world, &name, now));
+            }
+            Event::ConfirmOff(_) => {}
+            Event::Plan => self.rig.plan(),
+            Event::Time(seconds) => self.rig.now += seconds,
+        }
+        self.check();
+    }
+
+    /// By an operator, or because the machine goes down, which it says itself.
+    fn drain(&self, at: usize, by_itself: bool) {
+        let (agent, now) = (&self.agents[at], testing::at(self.rig.now));
+        let _ = self.rig.store.transact_blocking(|tx| match by_itself {
+            true => {
+                let said = Leaving { boot: agent.boot, cause: Cause::Button, power: Power::Poweroff, seconds: 60 };
+                drain::leaving::leaving(tx, &self.rig.world, node_id(agent.number), &said, now).map(drop)
+            }
+            false => {
+                let order = DrainOrder { deadline: Some(30), ..DrainOrder::default() };
+                drain::request::drain(tx, &self.rig.world, &format!("node{}", agent.number), &order, now).map(drop)
+            }
+        });
+    }
+
+    fn beat(&mut self, at: usize) {
+        self.speak(at);
+        self.arrive(at, true);
+        self.answer(at, false);
+        for which in 0..3 {
+            self.agents[at].act(which);
+        }
+    }
+
+    fn speak(&mut self, at: usize) {
+        let agent = &mut self.agents[at];
+        if agent.is_on && agent.registered && agent.out.len() < 3 {
+            agent.out.push(agent.heartbeat());
+        }
+    }
+
+    /// A heartbeat reaches the center: the newest one or the oldest, for a network may hold one back.
+    fn arrive(&mut self, at: usize, newest: bool) {
+        let agent = &mut self.agents[at];
+        let Some(said) = (if newest { agent.out.pop() } else { (!agent.out.is_empty()).then(|| agent.out.remove(0)) }) else {
+            return;
+        };
+        let (id, now) = (node_id(agent.number), testing::at(self.rig.now));
+        let orders = self.rig.run(|tx| node::beat(tx, &self.rig.world, id, &said, now));
+        if said.boot == agent.boot {
+            agent.back.push(orders);
+        }
+    }
+
+    /// Orders reach the agent, or are lost. Older ones than the newest it has seen are refused.
+    fn answer(&mut self, at: usize, is_lost: bool) {
+        let agent = &mut self.agents[at];
+        let Some(orders) = agent.back.pop().filter(|_| agent.is_on && !is_lost) else { return };
+        if agent.orders.as_ref().is_none_or(|newest| newest.generation <= orders.generation) {
+            agent.orders = Some(orders);
+        }
+    }
+
+    fn boots(&mut self, at: usize) {
+        self.boots += 1;
+        let agent = &mut self.agents[at];
+        agent.boot = BootId(uuid::Uuid::from_u128(self.boots));
+        (agent.is_on, agent.leaving) = (true, false);
+        agent.held.clear();
+        agent.back.clear();
+        let said = Register {
+            boot: agent.boot,
+            facts: testing::facts(agent.number, vec![]),
+            roles: vec![Role::Worker],
+            version: "0.1.0".into(),
+            kernel: "6.12".into(),
+            slot: Slot::A,
+            disk_serial: "S1".into(),
+            address: format!("10.0.0.{}", agent.number),
+            phases: vec![],
+        };
+        let (id, now) = (node_id(agent.number), testing::at(self.rig.now));
+        agent.orders = Some(self.rig.run(|tx| node::register(tx, &self.rig.world, id, &said, now)));
+    }
+
+    fn ask(&self, name: &str, what: u8) {
+        let (world, who, now) = (&self.rig.world, Caller::Operator, testing::at(self.rig.now));
+        // Refusals are part of the game.
+        let _ = self.rig.store.transact_blocking(|tx| match what {
+            0 => request::start(tx, world, &who, name, now).map(drop),
+            1 => request::stop(tx, world, &who, name, now).map(drop),
+            2 => request::kill(tx, world, &who, name, now).map(drop),
+            3 => request::restart(tx, world, &who, name, now).map(drop),
+            _ => request::destroy(tx, world, &who, name, now).map(drop),
+        });
+    }
+
+    fn check(&self) {
+        let mut running = BTreeSet::new();
+        for agent in &self.agents {
+            for (id, _) in agent.held.iter().filter(|(_, held)| held.runs) {
+                assert!(running.insert(*id), "{id} runs twice");
+            }
+        }
+    }
+
+    /// From now on all is well.
+    fn calm(&mut self) {
+        for drain in self.rig.run(|tx| tx.list::<drain::Drain>()) {
+            self.rig.run(|tx| tx.delete::<drain::Drain>(&drain.node));
+        }
+        for at in 0..self.agents.len() {
+            self.agents[at].out.clear();
+            if self.agents[at].leaving || !self.agents[at].is_on {
+                self.boots(at);
+            }
+        }
+        for _ in 0..40 {
+            self.rig.now += 5;
+            for at in 0..self.agents.len() {
+                self.speak(at);
+                self.arrive(at, true);
+                self.rig.plan();
+                self.answer(at, false);
+                for which in 0..3 {
+                    self.agents[at].act(which);
+                    self.agents[at].act(which);
+                }
+                self.check();
+            }
+        }
+    }
+}
+
+impl Agent {
+    fn heartbeat(&self) -> Heartbeat {
+        let orders = self.orders.iter().flat_map(|orders| &orders.environments);
+        let reports = orders.map(|order| {
+            let state = match self.held.get(&order.id) {
+                Some(held) if held.epoch != order.epoch => State::Stopping,
+                Some(held) if held.runs => State::Running { since: 1 },
+                Some(held) if held.ended && order.want == Want::Running && !self.leaving => State::Ended,
+                Some(_) => State::Stopping,
+                None if order.boot != self.boot => State::Failed,
+                None if order.want == Want::Destroyed && !self.leaving => State::Destroyed,
+                None if order.want != Want::Running || self.leaving => State::Released,
+                None => State::Preparing { step: "mount".into() },
+            };
+            let restarts_done = self.held.get(&order.id).map_or(0, |held| held.started_for);
+            Report { restarts_done, ..says(order, state) }
+        });
+        Heartbeat {
+            boot: self.boot,
+            share: ShareHealth::Mounted { probe_ms: 1 },
+            generation: self.orders.as_ref().map_or(0, |orders| orders.generation),
+            problem: None,
+            phases: vec![],
+            environments: reports.collect(),
+            tasks: vec![],
+            warm: self.orders.iter().flat_map(|orders| &orders.warm).map(|template| template.digest.clone()).collect(),
+        }
+    }
+
+    /// One step about one environment: what is not wanted goes, what is wanted comes.
+    fn act(&mut self, which: usize) {
+        let Some(orders) = self.orders.as_ref().filter(|_| self.is_on) else { return };
+        let assigned = |id: &EnvironmentId| orders.environments.iter().find(|order| order.id == *id);
+        let leaving = self.leaving;
+        self.held.retain(|id, held| {
+            assigned(id).is_some_and(|order| order.epoch == held.epoch && order.want == Want::Running && !leaving)
+        });
+        if let Some(order) = orders.environments.get(which)
+            && order.want == Want::Running
+            && order.boot == self.boot
+            && !leaving
+        {
+            let start = Held { epoch: order.epoch, runs: true, ended: false, started_for: order.restarts_asked };
+            let held = self.held.entry(order.id).or_insert(start);
+            if order.restarts_asked > held.started_for {
+                *held = start;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn nothing_ever_runs_twice_and_in_the_end_all_is_as_asked(events in proptest::collection::vec(event(), 60..200)) {
+        let mut play = Play::new();
+        for event in &events {
+            play.happens(event);
+        }
+        play.calm();
+        for environment in play.rig.run(|tx| tx.list::<Environment>()) {
+            let holders = play.agents.iter().filter(|agent| agent.held.get(&environment.id).is_some_and(|held| held.runs)).count();
+            match environment.goal {
+                Goal::Running => prop_assert_eq!((holders, environment.phase), (1, Phase::Running), "{:?}", environment),
+                Goal::Stopped | Goal::Killed | Goal::Ended => prop_assert_eq!((holders, environment.place), (0, None)),
+                Goal::Destroyed => prop_assert!(false, "{:?} was not destroyed", environment),
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `lodge node drain` and what belongs to it, `lodge env move`, `lodge cluster settings`.
+
+use clap::{ArgGroup, Args};
+
+use super::Confirm;
+use super::environment::Wait;
+use crate::amount::parse_seconds;
+
+/// `lodge node drain`.
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Name of the node.
+    pub node: String,
+    /// Stop cleanly what could not be moved by then: 90s, 15m, 1h. Without it the drain waits for as long as it takes.
+    #[arg(long, value_parser = parse_seconds)]
+    pub deadline: Option<u64>,
+    /// Why, for whoever looks at the node.
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Show the plan, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Cancel the drain that is going on: what has not been told to stop stays.
+    #[arg(long, conflicts_with_all = ["deadline", "reason", "dry_run", "wait"])]
+    pub cancel: bool,
+    /// What is waited for.
+    #[command(flatten)]
+    pub wait: DrainWait,
+}
+
+/// Waiting is the usual thing where somebody looks on.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DrainWait {
+    /// Wait until the certificate is issued, and tell meanwhile how it stands. As a rule on a terminal.
+    #[arg(long)]
+    pub wait: bool,
+    /// Do not wait.
+    #[arg(long, conflicts_with = "wait")]
+    pub no_wait: bool,
+}
+
+/// `lodge node poweroff` and `lodge node reboot`.
+#[derive(Debug, Args)]
+pub struct Down {
+    /// Name of the node.
+    pub node: String,
+    /// Stop cleanly what could not be moved by then; as the cluster's settings say where it is left out.
+    #[arg(long, value_parser = parse_seconds)]
+    pub deadline: Option<u64>,
+    /// Why, for whoever looks at the node.
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// What is asked before it is done.
+    #[command(flatten)]
+    pub confirm: Confirm,
+    /// What is waited for.
+    #[command(flatten)]
+    pub wait: DrainWait,
+}
+
+/// `lodge env move`.
+#[derive(Debug, Args)]
+pub struct Move {
+    /// Its name.
+    pub name: String,
+    /// The node that is to take it; the best one where it is left out.
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<String>,
+    /// By a clean stop here and a start there: the only way there is at present.
+    #[arg(long)]
+    pub restart: bool,
+    /// Say where it would go, and change nothing.
+    #[arg(long, conflicts_with = "wait")]
+    pub dry_run: bool,
+    /// What is waited for.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `lodge cluster set`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("setting").required(true).multiple(true)))]
+pub struct Set {
+    /// How long a node that an operator or a program switches off waits for its environments.
+    #[arg(long, group = "setting", value_name = "TIME", value_parser = parse_seconds)]
+    pub operator_deadline: Option<u64>,
+    /// The same for the power button and Ctrl-Alt-Del.
+    #[arg(long, group = "setting", value_name = "TIME", value_parser = parse_seconds)]
+    pub button_deadline: Option<u64>,
+    /// The same for a UPS that runs out.
+    #[arg(long, group = "setting", value_name = "TIME", value_parser = parse_seconds)]
+    pub ups_deadline: Option<u64>,
+    /// Moves that leave one node at a time.
+    #[arg(long, group = "setting", value_name = "N")]
+    pub moves_per_source: Option<u32>,
+    /// Moves that come to one node at a time.
+    #[arg(long, group = "setting", value_name = "N")]
+    pub moves_per_target: Option<u32>,
+    /// Moves at a time in the whole cluster.
+    #[arg(long, group = "setting", value_name = "N")]
+    pub moves_per_cluster: Option<u32>,
+}

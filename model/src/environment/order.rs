@@ -1,0 +1,289 @@
+//! What the center assigns to a node, and what the node says of it. An assignment is the whole truth about one environment on one node:
+//! what is not assigned (any more) is not there.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::spec::Restart;
+use crate::ids::{BootId, Digest, EnvironmentId, TaskId};
+
+/// Ids of one environment, on the node: `id_base..id_base + IDS`.
+pub const IDS: u32 = 65_536;
+
+/// One environment, assigned to one node. Travels in `Orders`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Assignment {
+    /// The environment.
+    pub id: EnvironmentId,
+    /// Its name and host name.
+    pub name: String,
+    /// Grows by one each time the right to run it is given to anybody.
+    pub epoch: u64,
+    /// The boot of the node this order is for; another boot must not start it.
+    pub boot: BootId,
+    /// What is to be.
+    pub want: Want,
+    /// What it is made from.
+    pub template: TemplateRef,
+    /// Bytes of its disk.
+    pub disk: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Thousandths of a processor.
+    pub cpu_millis: u32,
+    /// Greatest number of tasks.
+    pub tasks_max: u32,
+    /// First id on the node; a multiple of `IDS`, unique in the cluster.
+    pub id_base: u32,
+    /// Hardware address, as `02:…`.
+    pub mac: String,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// Name servers.
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
+    /// Lines for root's `authorized_keys`.
+    pub ssh_keys: Vec<String>,
+    /// What happens when its init ends.
+    pub restart: Restart,
+    /// Grows when an operator asks for a restart (`lodge env restart`): the agent stops and starts it once for each step.
+    pub restarts_asked: u64,
+}
+
+/// What is to be of an environment on its node. Within one epoch it only goes down this list: an environment that is to run again after
+/// a stop gets another epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Want {
+    /// It runs.
+    Running,
+    /// It has been shut down by its own init; everything of it on the node is let go of (`State::Released`).
+    Stopped,
+    /// Ended at once, and let go of.
+    Killed,
+    /// Ended, and its directory on the share is removed (`State::Destroyed`).
+    Destroyed,
+}
+
+/// An address of an environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// The address.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// Length of its network's prefix.
+    pub prefix: u8,
+    /// Default gateway of that network.
+    #[schema(value_type = Option<String>)]
+    pub gateway: Option<IpAddr>,
+}
+
+/// A template, as a node needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateRef {
+    /// Digest of the erofs image: its name on the share and on the node.
+    pub digest: Digest,
+    /// Bytes of the image.
+    pub size: u64,
+    /// How its init is told to shut down.
+    pub meta: TemplateMeta,
+}
+
+/// What must be known of a template besides its files. In a root tarball this is `/lodge-template.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TemplateMeta {
+    /// Program and arguments of its init.
+    pub init: Vec<String>,
+    /// Number of the signal that makes its init shut the environment down: 37 (SIGRTMIN+3) for systemd, 30 (SIGPWR) for sysvinit.
+    pub stop_signal: i32,
+    /// Seconds it is given for that.
+    pub stop_seconds: u32,
+    /// Whether it may be moved live.
+    pub movable: bool,
+    /// More environment variables of its init, `NAME=value`.
+    pub environment: Vec<String>,
+    /// One line about it.
+    pub description: String,
+}
+
+impl Default for TemplateMeta {
+    fn default() -> Self {
+        Self {
+            init: vec!["/sbin/init".to_owned()],
+            stop_signal: 37,
+            stop_seconds: 60,
+            movable: false,
+            environment: Vec::new(),
+            description: String::new(),
+        }
+    }
+}
+
+/// What a node says of one environment. Travels in `Heartbeat`, one for each assignment, and for each environment found that is not
+/// assigned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// The environment.
+    pub id: EnvironmentId,
+    /// The epoch it is held with here; of the assignment, where nothing is held yet.
+    pub epoch: u64,
+    /// Where it stands.
+    pub state: State,
+    /// What keeps it from being as it is wanted, for people; empty when nothing does.
+    #[serde(default)]
+    pub problem: String,
+    /// What it uses, while it runs.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// Times it has been started in this assignment by the node itself (reboot inside, restart policy).
+    #[serde(default)]
+    pub starts: u32,
+    /// How it ended last, for people: `powered off by itself`, `killed: out of memory`…
+    #[serde(default)]
+    pub last_exit: String,
+    /// `restarts_asked` that has been carried out.
+    #[serde(default)]
+    pub restarts_done: u64,
+}
+
+/// Where an environment stands on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum State {
+    /// On the way up: template, disk, network.
+    Preparing {
+        /// `fetch-template`, `make-disk`, `check-disk`, `mount`, `network`, `start`.
+        step: String,
+    },
+    /// Its init runs.
+    Running {
+        /// Seconds since 1970 of its start.
+        since: i64,
+    },
+    /// On the way down.
+    Stopping,
+    /// Its init has ended and it is not to be started again (`poweroff` inside, or policy); the disk is let go of.
+    Ended,
+    /// Nothing of it is left on this node: no process, mount, loop device, link, lock. The clean-stop acknowledgement. It ends the epoch:
+    /// the node must not start the environment in it again, whatever it was told to; said of one that is to run (`Want::Running`), it
+    /// gives the environment back, which is started elsewhere.
+    Released,
+    /// Its directory on the share is removed, and nothing is left on this node.
+    Destroyed,
+    /// A step failed; it is tried again.
+    Failed,
+}
+
+/// What an environment uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usage {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Microseconds of processor time since its start.
+    pub cpu_usec: u64,
+    /// Tasks.
+    pub tasks: u32,
+    /// Bytes of its disk in use.
+    pub disk: u64,
+    /// Bytes received since its start.
+    pub rx: u64,
+    /// Bytes sent since its start.
+    pub tx: u64,
+}
+
+/// Something that is done once. Travels in `Orders` until its outcome has been reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Names it; a task that has been done is not done again.
+    pub id: TaskId,
+    /// What to do.
+    pub what: TaskKind,
+}
+
+/// What is done once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "task")]
+pub enum TaskKind {
+    /// Keep the contents of the disk as they are now; a running environment is frozen for it.
+    Snapshot {
+        /// Whose disk.
+        environment: EnvironmentId,
+        /// Name of the snapshot.
+        snapshot: String,
+    },
+    /// Put a snapshot in place of the disk of an environment that does not run.
+    Rollback {
+        /// Whose disk.
+        environment: EnvironmentId,
+        /// Name of the snapshot.
+        snapshot: String,
+    },
+    /// Remove a snapshot.
+    RemoveSnapshot {
+        /// Whose.
+        environment: EnvironmentId,
+        /// Name of the snapshot.
+        snapshot: String,
+    },
+    /// Make the disk of a new environment from that of another one (frozen for it, if it runs here).
+    Clone {
+        /// Whose disk is copied.
+        from: EnvironmentId,
+        /// Whose disk is made.
+        to: EnvironmentId,
+    },
+    /// Make a template on the share from an upload that the center holds (`GET /node/uploads/{upload}`).
+    ImportTemplate {
+        /// The upload; its SHA-256.
+        upload: Digest,
+    },
+    /// Remove a template from the share.
+    RemoveTemplate {
+        /// Digest of the image.
+        digest: Digest,
+    },
+}
+
+/// How a task stands. Travels in `Heartbeat` until the task is not in the orders any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskReport {
+    /// Which.
+    pub id: TaskId,
+    /// How it stands.
+    pub outcome: TaskOutcome,
+}
+
+/// How a task stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum TaskOutcome {
+    /// Going on.
+    Running {
+        /// 0 to 100.
+        percent: u8,
+    },
+    /// Done.
+    Done {
+        /// Bytes of a snapshot on the share, where one was made.
+        #[serde(default)]
+        bytes: u64,
+        /// The template, where one was made.
+        #[serde(default)]
+        template: Option<TemplateRef>,
+    },
+    /// Not done, and it left nothing behind.
+    Failed {
+        /// For people.
+        error: String,
+    },
+}
