@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use lodge_model::api::NodeState;
 use lodge_model::environment::order::{self, Assignment, TemplateRef};
-use lodge_model::environment::view::Phase;
 use lodge_model::ids::{Digest, NodeId};
 use lodge_model::node::Role;
 
@@ -124,22 +123,7 @@ fn sentence(environment: &Environment) -> String {
     let at = environment.place.as_ref().map(|place| format!(" on {} (epoch {})", place.name, environment.epoch));
     let at = at.unwrap_or_default();
     let why = if environment.reason.is_empty() { String::new() } else { format!(": {}", environment.reason) };
-    format!("{name} is {}{at}{why}", phase_word(environment.phase))
-}
-
-/// A phase in the API's words.
-pub fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Stopping => "stopping",
-        Phase::Stopped => "stopped",
-        Phase::Ended => "ended",
-        Phase::Failed => "failed",
-        Phase::Unknown => "unknown",
-        Phase::Destroying => "destroying",
-    }
+    format!("{name} is {}{at}{why}", environment.phase.word())
 }
 
 fn remove(tx: &Tx, world: &World, environment: &Environment, now: Timestamp) -> Result<(), Fault> {

@@ -19,7 +19,7 @@ pub fn environments(environments: &[EnvironmentView], setting: &Setting) -> Stri
     let rows = environments.iter().map(|view| {
         [
             view.spec.name.clone(),
-            phase(view.phase).to_owned(),
+            view.phase.word().to_owned(),
             or_dash(view.node.as_deref()),
             view.addresses.first().map_or_else(|| "-".into(), |address| address.ip.to_string()),
             short(&view.spec.template),
@@ -36,7 +36,7 @@ pub fn environments(environments: &[EnvironmentView], setting: &Setting) -> Stri
 /// One line: how one stands.
 pub fn environment_line(view: &EnvironmentView) -> String {
     let verb = if matches!(view.phase, Phase::Ended | Phase::Failed) { "has" } else { "is" };
-    let mut line = format!("{} {verb} {}", view.spec.name, phase(view.phase));
+    let mut line = format!("{} {verb} {}", view.spec.name, view.phase.word());
     if let Some(node) = &view.node {
         line += &format!(" on {node}");
     }
@@ -53,7 +53,7 @@ pub fn environment_line(view: &EnvironmentView) -> String {
 /// `lodge env show`.
 pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], setting: &Setting) -> String {
     let spec = &view.spec;
-    let mut rows = vec![("name", spec.name.clone()), ("state", phase(view.phase).to_owned())];
+    let mut rows = vec![("name", spec.name.clone()), ("state", view.phase.word().to_owned())];
     if !view.reason.is_empty() {
         rows.push(("reason", view.reason.clone()));
     }
@@ -125,11 +125,11 @@ pub fn stats(now: &[EnvironmentView], before: Option<&Before>, setting: &Setting
         let dash = || "-".to_owned();
         let Some(usage) = &view.usage else {
             let name = view.spec.name.clone();
-            return [name, phase(view.phase).into(), dash(), dash(), dash(), dash(), dash(), dash(), String::new()];
+            return [name, view.phase.word().into(), dash(), dash(), dash(), dash(), dash(), dash(), String::new()];
         };
         [
             view.spec.name.clone(),
-            phase(view.phase).to_owned(),
+            view.phase.word().to_owned(),
             before.and_then(|before| before.cpu(view, setting)).unwrap_or_else(|| cpu_time(usage.cpu_usec)),
             format!("{} of {}", size(usage.memory), size(view.spec.memory)),
             format!("{} of {}", size(usage.disk), size(view.spec.disk)),
@@ -207,20 +207,6 @@ fn about(view: &EnvironmentView) -> String {
         parts.extend(Some(view.last_exit.clone()).filter(|exit| !exit.is_empty()));
     }
     parts.join("; ")
-}
-
-fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Stopping => "stopping",
-        Phase::Stopped => "stopped",
-        Phase::Ended => "ended",
-        Phase::Failed => "failed",
-        Phase::Unknown => "unknown",
-        Phase::Destroying => "destroying",
-    }
 }
 
 fn address(address: &Address) -> String {

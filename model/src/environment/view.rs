@@ -53,6 +53,23 @@ pub enum Phase {
     Destroying,
 }
 
+impl Phase {
+    /// The same word as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Destroying => "destroying",
+        }
+    }
+}
+
 /// `GET /environments` and `GET /environments/{name}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EnvironmentView {

@@ -72,7 +72,7 @@ impl Show {
     fn environment(&mut self, found: &EnvironmentView) {
         let place = found.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
         let reason = if found.reason.is_empty() { String::new() } else { format!(": {}", found.reason) };
-        let step = format!("{}{place}{reason}", phase_word(found.phase));
+        let step = format!("{}{place}{reason}", found.phase.word());
         let ready = found.phase == Phase::Running;
         let row = Row { step: step.clone(), percent: if ready { 100 } else { 50 }, ready };
         let change = if ready { Change::Ready } else { Change::Step { step, percent: row.percent } };
@@ -116,20 +116,6 @@ impl Show {
         if matches!(self.form, Form::Table(..)) {
             self.form = Form::Lines;
         }
-    }
-}
-
-fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Stopping => "stopping",
-        Phase::Stopped => "stopped",
-        Phase::Ended => "ended",
-        Phase::Failed => "failed",
-        Phase::Unknown => "unknown",
-        Phase::Destroying => "destroying",
     }
 }
 
