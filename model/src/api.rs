@@ -269,6 +269,25 @@ pub struct Orders {
     pub leave: Option<Leave>,
 }
 
+impl Orders {
+    /// Nothing is ordered yet.
+    pub fn none(name: &str) -> Self {
+        Self {
+            generation: 0,
+            name: name.to_owned(),
+            share: None,
+            exports: Vec::new(),
+            reinstall: None,
+            register_again: false,
+            environments: Vec::new(),
+            tasks: Vec::new(),
+            sessions: Vec::new(),
+            warm: Vec::new(),
+            leave: None,
+        }
+    }
+}
+
 // ---- operator --------------------------------------------------------------------------------------------------------------
 
 /// Where a machine or node stands.

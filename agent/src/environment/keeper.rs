@@ -154,7 +154,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// What is found on the node. What cannot be looked for now is looked for with the next orders.
+    /// What is found on the node. A look that fails is repeated when the next orders come.
     async fn found(&self) -> Result<BTreeSet<EnvironmentId>> {
         let host = Arc::clone(&self.around.host);
         let found = tokio::task::spawn_blocking(move || host.list()).await.context("waiting for a thread")?;

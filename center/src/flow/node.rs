@@ -68,7 +68,7 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     let node = whole.node.as_mut().ok_or_else(|| anyhow::anyhow!("node {id} has vanished"))?;
     if node.registered.as_ref().is_none_or(|registered| registered.boot != said.boot) {
         let known = node.orders.clone();
-        return Ok(Orders { register_again: true, ..known.unwrap_or_else(|| nothing(&node.name)) });
+        return Ok(Orders { register_again: true, ..known.unwrap_or_else(|| Orders::none(&node.name)) });
     }
     let told_before = (node.share.clone(), node.carried_out, node.problem.clone(), node.off.take(), node.seen);
     node.share = said.share.clone();
@@ -100,7 +100,7 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
 /// The newest orders, while a heartbeat is held.
 pub fn orders(tx: &Tx, id: NodeId) -> Result<Orders, Fault> {
     let node = find(tx, id)?.node;
-    Ok(node.and_then(|node| node.orders).unwrap_or_else(|| nothing("")))
+    Ok(node.and_then(|node| node.orders).unwrap_or_else(|| Orders::none("")))
 }
 
 /// A node disconnects, and that is expected.
@@ -143,20 +143,4 @@ fn is_due(stored: Option<Timestamp>, now: Timestamp) -> bool {
 fn order_is_old(whole: &Whole, now: Timestamp) -> bool {
     let ordered = whole.node.as_ref().and_then(|node| node.orders.as_ref()).is_some_and(|orders| orders.reinstall.is_some());
     ordered && whole.ticket.as_ref().is_none_or(|ticket| ticket.has_expired(now))
-}
-
-fn nothing(name: &str) -> Orders {
-    Orders {
-        generation: 0,
-        name: name.to_owned(),
-        share: None,
-        exports: Vec::new(),
-        reinstall: None,
-        register_again: false,
-        environments: Vec::new(),
-        tasks: Vec::new(),
-        sessions: Vec::new(),
-        warm: Vec::new(),
-        leave: None,
-    }
 }

@@ -90,19 +90,7 @@ impl Agent {
 }
 
 fn orders() -> Orders {
-    Orders {
-        generation: 1,
-        name: "n1".into(),
-        share: None,
-        exports: Vec::new(),
-        reinstall: None,
-        register_again: false,
-        environments: Vec::new(),
-        tasks: Vec::new(),
-        sessions: Vec::new(),
-        warm: Vec::new(),
-        leave: None,
-    }
+    Orders { generation: 1, ..Orders::none("n1") }
 }
 
 fn with_share() -> Arc<Mutex<bool>> {

@@ -12,19 +12,7 @@ fn server() -> IpAddr {
 }
 
 fn orders() -> Orders {
-    Orders {
-        generation: 7,
-        name: "node1".into(),
-        share: Some(ShareMount::Nfs { server: SERVER.into() }),
-        exports: Vec::new(),
-        reinstall: None,
-        register_again: false,
-        environments: Vec::new(),
-        tasks: Vec::new(),
-        sessions: Vec::new(),
-        warm: Vec::new(),
-        leave: None,
-    }
+    Orders { generation: 7, share: Some(ShareMount::Nfs { server: SERVER.into() }), ..Orders::none("node1") }
 }
 
 fn answer() -> CenterAnswer {
