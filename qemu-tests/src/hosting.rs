@@ -88,7 +88,8 @@ impl Hosting {
         }
     }
 
-    fn order(&self, operator: &Operator, wanted: &Wanted, more: &[&str]) -> Result<()> {
+    /// Order one; `more` are more arguments of the command.
+    pub fn order(&self, operator: &Operator, wanted: &Wanted, more: &[&str]) -> Result<()> {
         let public = self.public_key().display().to_string();
         let fixed = ["env", "create", wanted.name, "--template", TINY, "--disk", "512M", "--memory", wanted.memory];
         let mut arguments = fixed.to_vec();

@@ -14,17 +14,21 @@ use crate::{
     scenario::{self, Site},
 };
 
+mod agent_killed;
 mod center_away;
 mod drain;
 mod env_debian;
 mod env_input;
+mod env_many;
 mod environments;
 mod install;
 mod node_loss;
 mod records;
 mod refusals;
 mod reinstall;
+mod share_restart;
 mod shutdown;
+mod two_owners;
 
 /// A VM test.
 pub struct VmTest {
@@ -116,6 +120,30 @@ pub const TESTS: &[VmTest] = &[
         about: "a disk that holds something is refused on virtio and NVMe, every signature",
         in_default: false,
         run: refusals::by_bus,
+    },
+    VmTest {
+        name: "share-restart",
+        about: "the share's server restarted, its helpers killed, frozen, while two environments write: they stall, nothing is lost",
+        in_default: false,
+        run: share_restart::run,
+    },
+    VmTest {
+        name: "two-owners",
+        about: "forged orders for an environment that runs elsewhere; late writes of a node that lost its lock; what a wrong lock costs",
+        in_default: false,
+        run: two_owners::run,
+    },
+    VmTest {
+        name: "agent-killed",
+        about: "agents killed at twenty random moments while environments come and go: in the end all is as asked, nothing is left",
+        in_default: false,
+        run: agent_killed::run,
+    },
+    VmTest {
+        name: "env-many",
+        about: "ten environments, then twenty, on a node of 2 GiB: all run, stop, start, and leave nothing; memory of an idle one",
+        in_default: false,
+        run: env_many::run,
     },
 ];
 

@@ -205,7 +205,7 @@ const TAKEN: [(&str, &str); 9] = [
 const LOCKS_GONE: Duration = Duration::from_secs(10);
 
 /// Counted on the nodes, on the share and in its server: mounts, loop devices, control groups, links, processes, files, locks.
-fn leaves_nothing(site: &Site) -> Result<()> {
+pub fn leaves_nothing(site: &Site) -> Result<()> {
     hold(site.operator.environments()?.is_empty(), || "the center still lists environments".into())?;
     for name in site.node_names() {
         takes_nothing(site.rack.machine(&name)?)?;
@@ -219,7 +219,7 @@ fn leaves_nothing(site: &Site) -> Result<()> {
 }
 
 /// Nothing of any environment is left on a machine.
-fn takes_nothing(machine: &Machine) -> Result<()> {
+pub fn takes_nothing(machine: &Machine) -> Result<()> {
     for (what, command) in TAKEN {
         let left = count(machine, command)?;
         hold(left == 0, || format!("{} has {left} {what} left", machine.spec.name))?;
