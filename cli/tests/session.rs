@@ -5,34 +5,18 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use lodge_model::environment::session::Frame;
 use lodge_model::ids::Fingerprint;
-use rustls_pki_types::PrivatePkcs8KeyDer;
-use sha2::{Digest as _, Sha256};
 use tokio_tungstenite::tungstenite::{Message, accept};
 
 /// Serves one session: standard input comes back on standard output, its end as a word on standard error and status 7.
 fn serve() -> (String, Fingerprint) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    let chain = vec![leaf.der().clone(), ca.der().clone()];
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-        .unwrap();
+    let (tls, fingerprint) = lodge_client::testing::tls_server().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let fingerprint = Fingerprint::from_digest(Sha256::digest(ca.der()).into());
     std::thread::spawn(move || {
-        let tls = rustls::ServerConnection::new(Arc::new(tls)).unwrap();
+        let tls = rustls::ServerConnection::new(tls).unwrap();
         let mut socket = accept(rustls::StreamOwned::new(tls, listener.accept().unwrap().0)).unwrap();
         let send = |socket: &mut tokio_tungstenite::tungstenite::WebSocket<_>, frame: Frame| {
             socket.send(Message::binary(frame.encode())).unwrap();

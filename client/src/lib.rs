@@ -17,6 +17,8 @@ mod error;
 mod keys;
 mod pin;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod ticket;
 
 pub use center::{Auth, Center};

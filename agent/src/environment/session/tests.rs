@@ -5,10 +5,8 @@ use super::*;
 use futures_util::{SinkExt as _, StreamExt as _};
 use lodge_client::Auth;
 use lodge_model::environment::session::FRAME_MAX;
-use lodge_model::ids::{EnvironmentId, Fingerprint};
+use lodge_model::ids::EnvironmentId;
 use lodge_sys::pty;
-use rustls_pki_types::PrivatePkcs8KeyDer;
-use sha2::{Digest as _, Sha256};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Mutex;
@@ -69,22 +67,9 @@ impl Drop for Held {
 }
 
 async fn session(what: SessionKind) -> Held {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    let chain = vec![leaf.der().clone(), ca.der().clone()];
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-        .unwrap();
+    let (tls, pin) = lodge_client::testing::tls_server().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let pin = Fingerprint::from_digest(Sha256::digest(ca.der()).into());
     let center = Center::new(&url, &pin, Auth::Token("t".into())).unwrap();
 
     let dir = tempfile::tempdir().unwrap();
@@ -99,7 +84,7 @@ async fn session(what: SessionKind) -> Held {
     let (sender, receiver) = watch::channel(Some(orders));
     let agent = tokio::spawn(serve(center, receiver, node));
     let (stream, _) = listener.accept().await.unwrap();
-    let stream = tokio_rustls::TlsAcceptor::from(Arc::new(tls)).accept(stream).await.unwrap();
+    let stream = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await.unwrap();
     let socket = tokio_tungstenite::accept_async(stream).await.unwrap();
     Held { socket, dir, agent, _orders: sender }
 }

@@ -7,9 +7,7 @@ use lodge_client::{Auth, KeyPem, sign_certificate};
 use lodge_model::api::Orders;
 use lodge_model::drain::{Certificate, CertificateReply, Counts, Leave, SignedCertificate};
 use lodge_model::ids::{Fingerprint, NodeId};
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -26,25 +24,12 @@ type Asked = mpsc::UnboundedReceiver<(String, String)>;
 
 /// A center that gives these answers, one connection after the other, to whatever is asked.
 async fn center(answers: Vec<serde_json::Value>) -> (Center, Asked) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    let chain = vec![leaf.der().clone(), ca.der().clone()];
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-        .unwrap();
+    let (tls, fingerprint) = lodge_client::testing::tls_server().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let fingerprint = Fingerprint::from_digest(Sha256::digest(ca.der()).into());
     let (sender, asked) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
         for answer in answers {
             let (stream, _) = listener.accept().await.unwrap();
             let mut stream = BufReader::new(acceptor.accept(stream).await.unwrap());
