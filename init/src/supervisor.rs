@@ -56,8 +56,9 @@ pub enum Action {
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// And never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A service that ran this long starts again with the first pause.
-const STEADY: Duration = Duration::from_secs(60);
+/// A service that ran this long starts again with the first pause: it works, and what ended it was not its start. One that always dies
+/// then costs a start in ten seconds, which a machine can bear.
+const STEADY: Duration = Duration::from_secs(10);
 /// How long a process may survive SIGKILL (it hangs in the kernel) before it is left alone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 

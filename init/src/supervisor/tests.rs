@@ -90,6 +90,27 @@ fn pauses_grow_and_a_steady_service_starts_over() {
 }
 
 #[test]
+fn one_that_is_killed_while_it_works_is_back_at_once_and_one_that_cannot_start_is_not() {
+    let pause_after = |ran: Duration| {
+        let mut supervisor = Supervisor::new(&[&AGENT], at(0));
+        let mut now = at(0);
+        supervisor.handle(now, Event::Tick);
+        for pid in 1..=20 {
+            supervisor.handle(now, Event::Spawned(0, pid));
+            now += ran;
+            supervisor.handle(now, Event::Exited(Ended { pid, status: 9 }));
+            if let Some(until) = supervisor.next().filter(|_| pid < 20) {
+                now = until;
+                supervisor.handle(now, Event::Tick);
+            }
+        }
+        supervisor.next().unwrap() - now
+    };
+    assert_eq!(pause_after(STEADY), FIRST_PAUSE);
+    assert_eq!(pause_after(STEADY - at(1)), LONGEST_PAUSE);
+}
+
+#[test]
 fn the_installer_says_how_the_machine_goes_down() {
     for (code, down) in [(0, Some(Down::Reboot)), (10, Some(Down::Poweroff)), (1, None)] {
         let mut supervisor = Supervisor::new(&[&INSTALLER], at(0));
