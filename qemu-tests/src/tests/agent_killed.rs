@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(300);
 /// Never more than these at once, besides the one that is left alone.
 const MOST: usize = 4;
+/// What the script has to have done by the last kill.
+const ORDERS: [&str; 4] = ["create", "start", "stop", "destroy"];
 /// The one that is left alone.
 const STEADY: &str = "steady";
 
@@ -51,6 +53,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         let script = script.join().map_err(|_| anyhow::anyhow!("the script panicked"))??;
         killed.map(|()| (script.world, script.told))
     })?;
+    hold(ORDERS.iter().all(|order| told.contains_key(order)), || format!("the script gave only these orders: {told:?}"))?;
     ask_until(site.rack.host.scale(SETTLED), "the world that was asked for", || {
         Ok(differs(&site.operator.environments()?, &world).is_none().then_some(()))
     })

@@ -184,8 +184,8 @@ impl Server<'_> {
 
     fn reboots_and_powers_off(&self) -> Result<()> {
         let operator = &self.site.operator;
-        // Whether the order or its answer is lost when everything ends is not the question.
-        let order = |verb: &str| operator.try_lodge(&["env", "exec", NAME, "--", "systemctl", "--no-block", verb]).map(drop);
+        // The login is over before the order is carried out, so that its end is not the question.
+        let order = |word: &str| self.ssh(&format!("(sleep 0.5; {word}) > /dev/null 2>&1 < /dev/null &")).map(drop);
         let before = operator.environment(NAME)?.started;
         order("reboot")?;
         until(self.site, NAME, "started again after its reboot", |env| env.phase == Phase::Running && env.started != before)?;

@@ -8,7 +8,7 @@ use lodge_model::environment::view::Phase;
 
 use super::{
     Bench, ask_until,
-    environments::{leaves_nothing, takes_nothing},
+    environments::{is_open_on_the_share, leaves_nothing, takes_for_each, takes_nothing},
     ready_in_center,
 };
 use crate::{
@@ -68,6 +68,8 @@ fn round(site: &Site, hosting: &Hosting, node: &str, count: usize, memory: &str)
     }
     let up = all_are(site, &names, Phase::Running, started)?;
     all_answer(site, &names)?;
+    takes_for_each(machine, count)?;
+    is_open_on_the_share(site, count as u64)?;
     let idle = Idle::of(machine, before, count as u64)?;
     let stopped = Instant::now();
     order_all(site, &["stop"], &names)?;
@@ -75,6 +77,7 @@ fn round(site: &Site, hosting: &Hosting, node: &str, count: usize, memory: &str)
     takes_nothing(machine)?;
     order_all(site, &["start"], &names)?;
     all_are(site, &names, Phase::Running, Instant::now())?;
+    all_answer(site, &names)?;
     order_all(site, &["destroy", "--yes", "--wait", "--timeout", "20m"], &names)?;
     leaves_nothing(site)?;
     hold(idle.total <= IDLE_MAX_KIB, || format!("an idle one takes {} KiB, at most {IDLE_MAX_KIB} are allowed", idle.total))?;

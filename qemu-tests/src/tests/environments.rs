@@ -45,6 +45,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     is_a_server(site, &hosting, "web1")?;
     streams(&site.operator, "web1", STREAM)?;
     is_seen_on_its_node(site, "web1")?;
+    takes_for_each(site.rack.machine("node1")?, 2)?;
+    takes_for_each(site.rack.machine("node2")?, 1)?;
+    is_open_on_the_share(site, 3)?;
     is_alone(site, "web1", "web3")?;
     cannot_forge(site, "web1", "web3")?;
     obeys_its_own_init(site, "web2")?;
@@ -80,7 +83,7 @@ fn streams(operator: &Operator, name: &str, bytes: usize) -> Result<()> {
     let output = operator.try_lodge(&["env", "exec", name, "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
     let ended = (output.status.code(), output.stdout.as_slice(), output.stderr.as_slice());
     hold(ended == (Some(7), b"out\n", b"err\n"), || format!("exec gave {ended:?}"))?;
-    let mut child = operator.spawn(&["env", "exec", name, "--", "cat"])?;
+    let mut child = operator.spawn(&["env", "exec", name, "--", "sh", "-c", "cat; exit 9"])?;
     let mut input = child.stdin.take().context("no standard input")?;
     let sent: Vec<u8> = (0..bytes).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let digest = Sha256::digest(&sent);
@@ -88,7 +91,8 @@ fn streams(operator: &Operator, name: &str, bytes: usize) -> Result<()> {
     let mut back = Vec::with_capacity(bytes);
     child.stdout.take().context("no standard output")?.read_to_end(&mut back).context("reading what comes back")?;
     writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?.context("writing to cat")?;
-    hold(child.wait().context("waiting for exec")?.success(), || "cat failed".into())?;
+    let status = child.wait().context("waiting for exec")?;
+    hold(status.code() == Some(9), || format!("after {bytes} bytes exec ended with {status}, not with the command's 9"))?;
     hold(Sha256::digest(&back) == digest, || format!("{} of {bytes} bytes came back, or others", back.len()))
 }
 
@@ -191,7 +195,7 @@ fn keeps_snapshots(operator: &Operator, name: &str) -> Result<()> {
 
 /// What environments take of a node, each with a command that counts it.
 const TAKEN: [(&str, &str); 9] = [
-    ("mounts", "grep -c -e /run/lodge/environments/ -e /run/lodge/templates/ /proc/mounts"),
+    ("mounts", "cat /proc/[0-9]*/mounts 2>/dev/null | sort -u | grep -c -e /run/lodge/environments/ -e /run/lodge/templates/"),
     ("loop devices", "ls -d /sys/block/loop*/loop/backing_file 2>/dev/null | wc -l"),
     ("control groups", "find /sys/fs/cgroup/env -mindepth 1 -type d 2>/dev/null | wc -l"),
     ("processes", "find /sys/fs/cgroup/env -name cgroup.procs -exec cat {} + 2>/dev/null | wc -l"),
@@ -211,11 +215,39 @@ pub fn leaves_nothing(site: &Site) -> Result<()> {
         takes_nothing(site.rack.machine(&name)?)?;
     }
     let center = site.rack.machine(CENTER)?;
-    let files = count(center, &format!("ls {}/{ENVIRONMENTS} | wc -l", paths::SHARE_DATA))?;
+    let files = count(center, &files())?;
     hold(files == 0, || format!("{files} environments have files left on the share"))?;
-    ask_until(site.rack.host.scale(LOCKS_GONE), "that no file of the share is locked", || {
-        Ok((count(center, "cat /proc/fs/nfsd/clients/*/states | grep -c 'type: lock'")? == 0).then_some(()))
+    ask_until(site.rack.host.scale(LOCKS_GONE), "that no disk on the share is open or locked", || {
+        Ok((count(center, OPEN)? == 0 && count(center, LOCKED)? == 0).then_some(()))
     })
+}
+
+/// What the share's server knows of its clients' files. A client that may decide alone keeps its locks to itself; opens it always tells.
+const OPEN: &str = "cat /proc/fs/nfsd/clients/*/states | grep -c disk.img";
+const LOCKED: &str = "cat /proc/fs/nfsd/clients/*/states | grep -c 'type: lock'";
+
+fn files() -> String {
+    format!("ls {}/{ENVIRONMENTS} | wc -l", paths::SHARE_DATA)
+}
+
+/// The counts on the share see the environments that there are.
+pub fn is_open_on_the_share(site: &Site, environments: u64) -> Result<()> {
+    let center = site.rack.machine(CENTER)?;
+    let (files, open) = (count(center, &files())?, count(center, OPEN)?);
+    hold(files == environments && open >= environments, || {
+        format!("{environments} environments run: {files} have files, {open} opens of disks are known to the server")
+    })
+}
+
+/// Every count sees the environments that run on a machine: only then do its zeros mean something.
+pub fn takes_for_each(machine: &Machine, environments: usize) -> Result<()> {
+    for (what, command) in TAKEN {
+        let found = count(machine, command)?;
+        hold(found >= environments as u64, || {
+            format!("{} counts {found} {what} while {environments} environments run", machine.spec.name)
+        })?;
+    }
+    Ok(())
 }
 
 /// Nothing of any environment is left on a machine.
