@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use lodge_client::{Center, Error};
 use lodge_model::api::{Heartbeat, Orders, Register, ShareHealth};
+use lodge_model::fence::Signs;
 use lodge_model::ids::BootId;
 use lodge_model::node::{BootFile, NodeFile};
 use lodge_model::{progress, timing};
@@ -138,7 +139,8 @@ impl Session {
             let kept = self.environments.borrow_and_update().clone();
             let Report { share, generation, problem } = report.clone();
             let Reports { environments, tasks, warm, .. } = kept.clone();
-            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm };
+            let heartbeat =
+                Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, signs: Signs::default() };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),

@@ -6,6 +6,7 @@
 use lodge_model::api::{Orders, ShareMount};
 use lodge_model::drain::Leave;
 use lodge_model::environment::order::{Assignment, Task, TemplateRef};
+use lodge_model::fence::FenceOrders;
 use lodge_model::ids::NodeId;
 use lodge_model::node::Role;
 
@@ -48,7 +49,7 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
     let serves = topology.share.as_ref().is_some_and(|(server, _)| *server == node.id);
     let former = node.orders.take();
     let generation = former.as_ref().map_or(0, |orders| orders.generation);
-    let Duties { environments, tasks, warm, leave } = former.as_ref().map(Duties::of).unwrap_or_default();
+    let Duties { environments, tasks, warm, leave, fence } = former.as_ref().map(Duties::of).unwrap_or_default();
     let mut orders = Orders {
         generation,
         name: node.name.clone(),
@@ -61,6 +62,7 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
         sessions: Vec::new(),
         warm,
         leave,
+        fence,
     };
     if former.as_ref() == Some(&orders) {
         node.orders = former;
@@ -82,12 +84,14 @@ pub struct Duties {
     pub warm: Vec<TemplateRef>,
     /// What it does once it has been drained.
     pub leave: Option<Leave>,
+    /// Who is fenced, who is to be asked after.
+    pub fence: FenceOrders,
 }
 
 impl Duties {
     fn of(orders: &Orders) -> Self {
-        let Orders { environments, tasks, warm, leave, .. } = orders.clone();
-        Self { environments, tasks, warm, leave }
+        let Orders { environments, tasks, warm, leave, fence, .. } = orders.clone();
+        Self { environments, tasks, warm, leave, fence }
     }
 }
 
@@ -95,8 +99,9 @@ impl Duties {
 pub fn refresh_duties(node: &mut Node, duties: Duties) -> bool {
     match &mut node.orders {
         Some(orders) if Duties::of(orders) != duties => {
-            let Duties { environments, tasks, warm, leave } = duties;
+            let Duties { environments, tasks, warm, leave, fence } = duties;
             (orders.environments, orders.tasks, orders.warm, orders.leave) = (environments, tasks, warm, leave);
+            orders.fence = fence;
             orders.generation += 1;
             true
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use lodge_model::api::NodeState;
 use lodge_model::environment::order::{self, Assignment, TemplateRef};
+use lodge_model::fence::FenceOrders;
 use lodge_model::ids::{Digest, NodeId};
 use lodge_model::node::Role;
 
@@ -13,6 +14,7 @@ use super::claims;
 use super::drain::{self, Drain, moves};
 use super::place::{Held, Room, reserve};
 use super::records::{Counters, Environment, Task};
+use super::rolling::{self, Rolling};
 use super::settle::{Cluster, settle};
 use crate::fault::Fault;
 use crate::flow::{Whole, World, state_word};
@@ -25,6 +27,7 @@ use crate::store::{EventDraft, Tx};
 pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
     let (mut cluster, nodes) = load(tx, world, listens, now)?;
     let drains = cluster.drains.clone();
+    let rolling = cluster.rolling.clone();
     let environments = cluster.environments.clone();
     let tasks = cluster.tasks.clone();
     for id in settle(&mut cluster, now) {
@@ -43,6 +46,7 @@ pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Opti
         }
     }
     drain::view::save(tx, &drains, &mut cluster, now)?;
+    rolling::view::save(tx, rolling.as_ref(), cluster.rolling.as_ref(), now)?;
     refresh_orders(tx, &cluster, nodes)?;
     Ok(moves::next(&cluster, now))
 }
@@ -59,7 +63,8 @@ pub fn load(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<(Cl
     }
     let drains = tx.list::<Drain>()?.into_iter().map(|drain| (drain.node, drain)).collect();
     let settings = drain::request::settings(tx)?;
-    Ok((Cluster { environments, tasks, rooms, drains, settings, listens }, nodes))
+    let rolling = tx.get::<Rolling>(&"rolling")?;
+    Ok((Cluster { environments, tasks, rooms, drains, rolling, settings, listens }, nodes))
 }
 
 fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
@@ -77,6 +82,7 @@ fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
         is_worker: node.roles.contains(&Role::Worker),
         unready: if state == NodeState::Ready { String::new() } else { told.clone() },
         cordoned: String::new(),
+        leaves_soon: false,
         warm: world.live.warm(node.id),
         silent: if is_heard { String::new() } else { told },
         memory: memory.saturating_sub(reserve(memory, &node.roles)),
@@ -159,6 +165,7 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
             tasks: todo.remove(&holder).unwrap_or_default(),
             warm: coming.remove(&node.id).unwrap_or_default().into_values().collect(),
             leave: cluster.drains.get(&node.id).and_then(drain::view::leave),
+            fence: FenceOrders::default(),
         };
         if orders::refresh_duties(&mut node, duties) {
             tx.put(&node)?;

@@ -77,6 +77,7 @@ impl Rig {
             environments,
             tasks: vec![],
             warm: vec![],
+            signs: Default::default(),
         };
         self.run(|tx| node::beat(tx, &self.world, node_id(number), &said, at(self.now)))
     }

@@ -34,6 +34,7 @@ fn beat(generation: u64) -> Heartbeat {
         environments: vec![],
         tasks: vec![],
         warm: vec![],
+        signs: Default::default(),
     }
 }
 

@@ -250,6 +250,7 @@ pub fn heartbeat(boot: u128, share: ShareHealth, orders: &Orders) -> Heartbeat {
         environments: vec![],
         tasks: vec![],
         warm: orders.warm.iter().map(|template| template.digest.clone()).collect(),
+        signs: Default::default(),
     }
 }
 

@@ -301,6 +301,7 @@ impl Agent {
             environments: reports.collect(),
             tasks: vec![],
             warm: self.orders.iter().flat_map(|orders| &orders.warm).map(|template| template.digest.clone()).collect(),
+            signs: Default::default(),
         }
     }
 
