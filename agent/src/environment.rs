@@ -41,6 +41,7 @@ use lodge_model::api::Orders;
 use lodge_model::ids::{BootId, NodeId, TaskId};
 use lodge_model::paths;
 use lodge_sys::mount::is_mounted;
+use lodge_sys::mountns;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -74,6 +75,11 @@ pub struct Setting {
     pub leaving: watch::Receiver<Option<Duration>>,
     /// What is to be said.
     pub reports: watch::Sender<Reports>,
+}
+
+/// Go where environments are mounted: out of sight of everything but the agent and what it starts. This process has no second thread yet.
+pub fn enter_namespace() -> Result<()> {
+    mountns::enter(Path::new(paths::AGENT_NAMESPACE), Path::new("/run")).map(drop)
 }
 
 /// Look after the environments of this node for as long as the agent lives.

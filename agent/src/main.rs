@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     let ended = match arguments.command {
-        Command::Run => in_runtime(run::run()),
+        Command::Run => environment::enter_namespace().and_then(|()| in_runtime(run::run())),
         Command::Consoles => in_runtime(consoles::serve(consoles::Places::default())),
         Command::Network => network::start().map(network::keep).map(|never| match never {}),
     };

@@ -47,3 +47,5 @@ pub const ENVIRONMENT_LOGS: &str = "/state/log/environments";
 pub const CONSOLES_SOCKET: &str = "/run/lodge/consoles.sock";
 /// Directory of the sockets that crun hands consoles over on, `<id>.sock`.
 pub const CONSOLES_DIR: &str = "/run/lodge/consoles";
+/// Keeps the mount namespace of the agent, in which environments are mounted, while no agent runs.
+pub const AGENT_NAMESPACE: &str = "/run/lodge/agent.mnt";

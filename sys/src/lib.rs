@@ -15,6 +15,7 @@ pub mod lock;
 pub mod loopdev;
 pub mod module;
 pub mod mount;
+pub mod mountns;
 pub mod nfs;
 pub mod packet;
 pub mod partitions;

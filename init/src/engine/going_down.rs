@@ -289,9 +289,10 @@ fn targets(wanted: impl Fn(&MountPoint) -> bool) -> VecDeque<PathBuf> {
     mounts.into_iter().filter(wanted).map(|mount| mount.target).rev().collect()
 }
 
-/// What keeps data anywhere but in memory. The root stays: it is read-only and PID 1 runs from it.
+/// What keeps data anywhere but in memory; a namespace (`nsfs`) does by what is mounted in it, which goes with it. The root stays: it
+/// is read-only and PID 1 runs from it.
 fn is_worth_unmounting(mount: &MountPoint) -> bool {
-    let is_kept = mount.source.starts_with("/dev/") || matches!(mount.fstype.as_str(), "nfs" | "nfs4" | "ceph");
+    let is_kept = mount.source.starts_with("/dev/") || matches!(mount.fstype.as_str(), "nfs" | "nfs4" | "ceph" | "nsfs");
     is_kept && mount.target != Path::new("/")
 }
 
@@ -332,6 +333,7 @@ mod tests {
         };
         assert!(is_worth_unmounting(&mount("/dev/vda7", "/state", "ext4")));
         assert!(is_worth_unmounting(&mount("10.0.0.1:/", "/mnt", "nfs4")));
+        assert!(is_worth_unmounting(&mount("nsfs", paths::AGENT_NAMESPACE, "nsfs")));
         assert!(!is_worth_unmounting(&mount("/dev/dm-0", "/", "erofs")));
         assert!(!is_worth_unmounting(&mount("tmpfs", "/run", "tmpfs")));
         assert!(!is_worth_unmounting(&mount("overlay", "/etc", "overlay")));
