@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::{address::Mac, veth};
 
 /// nft answers at once; it waits only for other transactions.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// Names of the chains: this and the environment's id.
 const CHAIN: &str = "environment-";
 
@@ -53,7 +53,7 @@ pub fn list() -> Result<Vec<EnvironmentId>> {
     guarded(&output.text())
 }
 
-fn apply(script: &str) -> Result<()> {
+pub(crate) fn apply(script: &str) -> Result<()> {
     // One at a time: nft gives up when another transaction changes the rules under it.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,8 @@
 //! | `bridge.rs` | the bridge that takes the uplink in |
 //! | `veth.rs`, `inside.rs` | an environment's link, the node's side and the environment's |
 //! | `guard.rs` | what an environment may send |
+//! | `isolation.rs` | all environments of a node off the network at once |
+//! | `ban.rs` | who must not reach this machine's NFS server |
 //! | `probe.rs`, `frames.rs` | who has an address; announcing one |
 //!
 //! Why it exists: the installer and the running node must come up on the network in the same way. Links, addresses and routes go
@@ -15,6 +17,7 @@
 //! is IPv4 only: its IPv6 addresses come from the kernel's own autoconfiguration. It never decides what an answer means.
 
 mod address;
+mod ban;
 mod bridge;
 mod dhcp;
 mod fixed;
@@ -22,6 +25,7 @@ mod frames;
 mod guard;
 mod inform;
 mod inside;
+mod isolation;
 mod netlink;
 mod probe;
 mod resolv;
@@ -34,7 +38,9 @@ use lodge_model::answer::NetworkAnswer;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 
+pub use ban::{banned, set_banned};
 pub use inform::inform;
+pub use isolation::{is_isolated, set_isolated};
 pub use netlink::Link;
 pub use probe::{LISTEN, Taken, probe};
 pub use resolv::write_resolv_conf;
