@@ -3,6 +3,7 @@
 pub mod drain;
 pub mod environment;
 pub mod hosting;
+pub mod rolling;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -12,6 +13,7 @@ use crate::amount::parse_label;
 use drain::{Down, Drain, Set};
 use environment::{Apply, Environment};
 use hosting::{Pool, Template, User};
+use rolling::Reboot;
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -259,6 +261,15 @@ pub enum Cluster {
     Settings,
     /// Change settings.
     Set(Set),
+    /// Restart every worker in turn: each is drained, restarted, and waited for before the next one is touched.
+    ///
+    /// It goes on in the center, whoever looks on, and stops at the first node that does not come back ready. A node that serves the share
+    /// or is the center is left out.
+    #[command(
+        after_help = "Examples:\n  lodge cluster reboot --dry-run\n  lodge cluster reboot --reason 'new firmware' --wait\n  \
+                            lodge cluster reboot --status\n  lodge cluster reboot --continue"
+    )]
+    Reboot(Reboot),
     /// Show the center's version, fingerprint and bundle, and how many nodes are ready.
     Show,
 }
@@ -336,6 +347,19 @@ mod tests {
         assert!(
             parse("lodge node poweroff n1 --yes --reason x").is_ok() && parse("lodge env move web1 --to n2 --restart").is_ok()
         );
+    }
+
+    #[test]
+    fn a_cluster_is_restarted_or_its_restart_is_steered_and_not_both() {
+        let Command::Cluster(Cluster::Reboot(reboot)) = parse("lodge cluster reboot --at-once 2 --yes --wait").unwrap().command
+        else {
+            panic!("reboot");
+        };
+        assert_eq!((reboot.at_once, reboot.patience, reboot.deadline), (2, 900, None));
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(kind("lodge cluster reboot --continue --cancel"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("lodge cluster reboot --status --at-once 2"), ErrorKind::ArgumentConflict);
+        assert!(parse("lodge cluster reboot --continue --wait").is_ok() && parse("lodge cluster reboot --cancel").is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod drain;
 mod environment;
 mod hosting;
+mod rolling;
 mod session;
 
 use std::io::{IsTerminal as _, stdout};
@@ -60,6 +61,7 @@ async fn ask(command: Command, out: &Out) -> Result<u8> {
         }
         Command::Cluster(Cluster::Settings) => drain::settings(&center, out).await,
         Command::Cluster(Cluster::Set(asked)) => drain::set(&center, &asked, out).await,
+        Command::Cluster(Cluster::Reboot(asked)) => rolling::reboot(&center, &asked, out).await,
         Command::Cluster(Cluster::Show) => {
             let cluster = center.cluster().await?;
             out.show(&cluster, |setting| view::cluster(&cluster, setting))

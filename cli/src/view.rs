@@ -6,6 +6,7 @@ mod drain;
 mod environment;
 mod hosting;
 mod node;
+mod rolling;
 #[cfg(test)]
 pub mod samples;
 
@@ -13,6 +14,7 @@ pub use drain::{certificate, drain, drain_line, moved, settings};
 pub use environment::{Before, environment_line, environment_page, environments, plan, restart, snapshots, stats};
 pub use hosting::{pools, template_page, templates, user_token, users};
 pub use node::node_page;
+pub use rolling::{rolling, rolling_line, rolling_question};
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use jiff::tz::TimeZone;

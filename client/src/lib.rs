@@ -16,6 +16,7 @@ mod environments;
 mod error;
 mod keys;
 mod pin;
+mod rolling;
 mod session;
 #[cfg(feature = "testing")]
 pub mod testing;

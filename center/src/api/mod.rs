@@ -8,6 +8,7 @@ mod node;
 mod openapi;
 mod operator;
 mod pools;
+mod rolling;
 mod sessions;
 mod snapshots;
 mod templates;
@@ -66,6 +67,8 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(drain::move_one))
         .routes(routes!(drain::settings, drain::set))
         .routes(routes!(drain::leaving))
+        .routes(routes!(rolling::order, rolling::show, rolling::cancel))
+        .routes(routes!(rolling::go_on))
         .routes(routes!(drain::certify))
         .routes(routes!(pools::list, pools::add))
         .routes(routes!(pools::remove))

@@ -29,6 +29,7 @@ pub mod reconcile;
 pub mod records;
 pub mod report;
 pub mod request;
+pub mod rolling;
 mod settle;
 pub mod snapshots;
 pub mod tasks;

@@ -2,7 +2,8 @@
 //!
 //! Memory is never promised twice, an environment's group and its range of ids are never twice on a node. Processors may be promised more
 //! than once: they are shared out by weight. Among the nodes that can take it, the one that had it last wins (its template and page cache
-//! are warm), then the one with the least promised processors and memory, so that load spreads.
+//! are warm), then the one with the least promised processors and memory, so that load spreads. Nodes that are about to be restarted come
+//! after all others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,8 @@ pub struct Room {
     pub unready: String,
     /// Why it takes nothing new although it is well; empty where it does.
     pub cordoned: String,
+    /// It will be drained soon: whatever comes to it has to move once more.
+    pub leaves_soon: bool,
     /// Templates that it has beforehand.
     pub warm: BTreeSet<Digest>,
     /// Why nobody knows how its environments are; empty where it is heard.
@@ -169,12 +172,13 @@ pub fn is_hopeless(rooms: &[Room], demand: &Demand) -> bool {
     })
 }
 
-type Rank = (bool, u64, u64, u32, NodeId);
+type Rank = (bool, bool, u64, u64, u32, NodeId);
 
 /// Less is better.
 fn rank(room: &Room, demand: &Demand) -> Rank {
     let per_mille = |part: u64, whole: u64| part.saturating_mul(1000) / whole.max(1);
     (
+        room.leaves_soon,
         demand.environment.last != Some(room.node),
         per_mille(room.held.cpu_millis, room.cpu_millis),
         per_mille(room.held.memory, room.memory),

@@ -16,6 +16,7 @@ use super::drain::{Drain, judge, moves, view};
 use super::phase;
 use super::place::{self, Demand, Room};
 use super::records::{Disk, Environment, GivenBack, Goal, Place, Task};
+use super::rolling::{Rolling, carry_on::carry_on};
 
 /// Everything that is settled.
 pub struct Cluster {
@@ -27,6 +28,8 @@ pub struct Cluster {
     pub rooms: Vec<Room>,
     /// Nodes that are drained.
     pub drains: BTreeMap<NodeId, Drain>,
+    /// The newest reboot of the whole cluster.
+    pub rolling: Option<Rolling>,
     /// Budgets.
     pub settings: Settings,
     /// The center has listened long enough for silence to mean something.
@@ -56,6 +59,7 @@ impl Cluster {
 /// Settle. Returns the environments that are gone for good; they are in the map no more.
 pub fn settle(cluster: &mut Cluster, now: Timestamp) -> Vec<EnvironmentId> {
     judge::end_with_boot(cluster);
+    carry_on(cluster, now);
     cordon(cluster);
     let mut gone = Vec::new();
     for environment in cluster.environments.values_mut() {
@@ -83,9 +87,10 @@ pub fn settle(cluster: &mut Cluster, now: Timestamp) -> Vec<EnvironmentId> {
     gone
 }
 
-/// Nothing new comes to a node that is drained.
+/// Nothing new comes to a node that is drained, and no more than must to one that will be soon.
 pub fn cordon(cluster: &mut Cluster) {
     for room in &mut cluster.rooms {
+        room.leaves_soon = cluster.rolling.as_ref().is_some_and(|rolling| rolling.comes_to(room.node));
         room.cordoned = cluster.drains.get(&room.node).map_or(String::new(), view::cordoned);
     }
 }

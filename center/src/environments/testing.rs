@@ -103,6 +103,7 @@ pub fn room(number: u128, mib: u64) -> Room {
         is_worker: true,
         unready: String::new(),
         cordoned: String::new(),
+        leaves_soon: false,
         warm: BTreeSet::new(),
         silent: String::new(),
         memory: mib * MIB,

@@ -3,11 +3,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use lodge_model::drain::{
-    CertificateView, DEADLINES, DrainOrder, DrainState, DrainView, MoveOrder, Settings, SettingsChange, Verdict,
+    Cause, CertificateView, DEADLINES, DrainOrder, DrainState, DrainView, MoveOrder, Settings, SettingsChange, Verdict,
 };
 use lodge_model::environment::order::Want;
 use lodge_model::environment::view::EnvironmentView;
-use lodge_model::ids::TaskId;
+use lodge_model::ids::{BootId, NodeId, TaskId};
 use lodge_model::node::Role;
 
 use super::{Certified, Drain, SettingsRecord, judge, moves, view};
@@ -34,7 +34,7 @@ pub fn drain(tx: &Tx, world: &World, name: &str, order: &DrainOrder, now: Timest
     let default = order.then.map(|_| settings(tx)).transpose()?.map(|settings| settings.operator_deadline);
     let seconds = order.deadline.or(default);
     let deadline = seconds.and_then(|seconds| now.checked_add(SignedDuration::from_secs(seconds.into())).ok());
-    let mut drain = former.clone().unwrap_or_else(|| new(&node, lodge_model::drain::Cause::Operator, now));
+    let mut drain = former.clone().unwrap_or_else(|| new(&node, Cause::Operator, now));
     // One that was ordered to stay stays, whatever comes after it.
     drain.stays = former.as_ref().is_some_and(|former| former.stays) || order.then.is_none();
     drain.deadline = match former.as_ref().filter(|former| former.goes_down) {
@@ -59,11 +59,17 @@ pub fn drain(tx: &Tx, world: &World, name: &str, order: &DrainOrder, now: Timest
 }
 
 /// A drain that has just been ordered.
-pub fn new(node: &Node, cause: lodge_model::drain::Cause, now: Timestamp) -> Drain {
+pub fn new(node: &Node, cause: Cause, now: Timestamp) -> Drain {
+    let boot = node.registered.as_ref().map(|registered| registered.boot);
+    fresh(node.id, &node.name, boot, cause, TaskId(uuid::Uuid::new_v4()), now)
+}
+
+/// The same from plain values; `question` names its certificate.
+pub fn fresh(node: NodeId, name: &str, boot: Option<BootId>, cause: Cause, question: TaskId, now: Timestamp) -> Drain {
     Drain {
-        node: node.id,
-        name: node.name.clone(),
-        boot: node.registered.as_ref().map(|registered| registered.boot),
+        node,
+        name: name.to_owned(),
+        boot,
         cause,
         reason: String::new(),
         ordered: now,
@@ -72,7 +78,7 @@ pub fn new(node: &Node, cause: lodge_model::drain::Cause, now: Timestamp) -> Dra
         goes_down: false,
         stays: false,
         state: DrainState::Draining,
-        question: TaskId(uuid::Uuid::new_v4()),
+        question,
         items: std::collections::BTreeMap::new(),
         waits: String::new(),
         version: 0,
@@ -107,7 +113,7 @@ pub fn show(tx: &Tx, name: &str) -> Result<DrainView, Fault> {
 /// The node takes environments again; what has not been told to stop stays where it is.
 pub fn undrain(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<(), Fault> {
     let (node, drain) = found(tx, name)?;
-    if drain.goes_down || (drain.then.is_some() && drain.state == DrainState::Drained) {
+    if !may_end(&drain) {
         let why = "goes down already, and that cannot be taken back; its drain ends when it is back";
         return Err(Fault::conflict(format!("{name} {why}")));
     }
@@ -121,6 +127,11 @@ pub fn undrain(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<(),
     tx.show();
     tx.replan();
     reconcile::run(tx, world, false, now).map(drop)
+}
+
+/// Whether it can be taken back: the machine does not go down yet.
+pub fn may_end(drain: &Drain) -> bool {
+    !drain.goes_down && (drain.then.is_none() || drain.state != DrainState::Drained)
 }
 
 /// The newest certificate of a node.
@@ -171,7 +182,7 @@ pub fn move_one(
     crate::environments::view::named(tx, world, caller, name)
 }
 
-fn may_move(environment: &Environment, to: Option<&Node>) -> Result<(lodge_model::ids::NodeId, String), Fault> {
+fn may_move(environment: &Environment, to: Option<&Node>) -> Result<(NodeId, String), Fault> {
     let name = &environment.spec.name;
     let place = environment.place.as_ref().filter(|_| environment.goal == Goal::Running);
     let place = place.ok_or_else(|| {

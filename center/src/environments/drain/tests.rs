@@ -31,7 +31,8 @@ impl Play {
         });
         let (drains, settings) = (BTreeMap::new(), Settings::default());
         let environments = environments.collect();
-        let cluster = Cluster { environments, tasks: BTreeMap::new(), rooms, drains, settings, listens: true };
+        let tasks = BTreeMap::new();
+        let cluster = Cluster { environments, tasks, rooms, drains, rolling: None, settings, listens: true };
         let mut play = Self { cluster, now: 1000 };
         play.settle();
         play.obey(100);
@@ -273,6 +274,7 @@ fn copy(cluster: &Cluster) -> Cluster {
         tasks: cluster.tasks.clone(),
         rooms: cluster.rooms.clone(),
         drains: cluster.drains.clone(),
+        rolling: cluster.rolling.clone(),
         settings: cluster.settings.clone(),
         listens: cluster.listens,
     }

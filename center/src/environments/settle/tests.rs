@@ -82,6 +82,7 @@ impl Rig {
             tasks: BTreeMap::new(),
             rooms,
             drains: BTreeMap::new(),
+            rolling: None,
             settings: Settings::default(),
             listens: true,
         };
