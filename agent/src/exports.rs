@@ -3,7 +3,7 @@
 //! One entry an address, nothing wider. Whatever else is in the table is taken out.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -33,6 +33,11 @@ impl Export {
         Self { path: paths::SHARE_DATA.to_owned(), client: address.to_string() }
     }
 
+    /// Whether it is the entry of this address.
+    pub fn is_for(&self, address: IpAddr) -> bool {
+        self.client.parse() == Ok(address)
+    }
+
     /// Let the client in.
     pub fn add(&self) -> Result<()> {
         Program::Exportfs.call(["-o", OPTIONS, &self.word()]).deadline(LIMIT).run().map(drop)
@@ -59,6 +64,15 @@ pub fn current(etab: &Path) -> Result<BTreeSet<Export>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
         Err(error) => Err(error).with_context(|| format!("reading {}", etab.display())),
     }
+}
+
+/// What exportfs(8) wrote last stays written, whatever happens to the power.
+pub fn sync(etab: &Path) -> Result<()> {
+    let dir = etab.parent().unwrap_or(Path::new("/"));
+    for path in [etab, dir] {
+        File::open(path).and_then(|file| file.sync_all()).with_context(|| format!("syncing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Lines `PATH<tab>CLIENT(OPTIONS)`.

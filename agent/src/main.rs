@@ -12,6 +12,7 @@ mod durable;
 mod environment;
 mod esp;
 mod exports;
+mod fence;
 mod identity;
 mod init;
 mod join;
@@ -48,6 +49,8 @@ enum Command {
     Run,
     /// Hold the consoles of this node's environments, so that they outlive restarts of the agent.
     Consoles,
+    /// Ban from the NFS server who was banned when this machine went down; before the server starts.
+    Fence,
     /// Bring the uplink up as node.json says, write /etc/resolv.conf and /run/lodge/network.json, keep the lease.
     Network,
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let ended = match arguments.command {
         Command::Run => environment::enter_namespace().and_then(|()| in_runtime(run::run())),
         Command::Consoles => in_runtime(consoles::serve(consoles::Places::default())),
+        Command::Fence => fence::enforce_kept(),
         Command::Network => network::start().map(network::keep).map(|never| match never {}),
     };
     match ended {

@@ -16,7 +16,9 @@ use anyhow::Result;
 use lodge_model::answer::CenterAnswer;
 use lodge_model::api::Orders;
 use lodge_model::node::{BootFile, NodeFile, Role};
-use lodge_model::{ids::NodeId, paths};
+use lodge_model::fence::{FenceOutcome, Fenced};
+use lodge_model::ids::{NodeId, TaskId};
+use lodge_model::paths;
 use tokio::sync::watch;
 
 use crate::moments::{self, Moments, since_boot};
@@ -33,6 +35,7 @@ pub struct World {
     mount_failure: Option<(String, Duration)>,
     probe: Option<(Duration, Result<u32, ProbeFailure>)>,
     failures: BTreeMap<Step, Failure>,
+    fenced_at: BTreeMap<TaskId, i64>,
     carried_out: u64,
     left: Option<CenterAnswer>,
     restart_asked: Option<Duration>,
@@ -52,6 +55,7 @@ impl World {
             mount_failure: None,
             probe: None,
             failures: BTreeMap::new(),
+            fenced_at: BTreeMap::new(),
             carried_out: 0,
             left: None,
             restart_asked: None,
@@ -65,6 +69,7 @@ impl World {
             let ordered = orders.borrow_and_update().clone();
             let plan = plan(&self.observe()?, ordered.as_ref());
             self.carried_out = plan.report.generation;
+            self.fenced_at = fenced_at(&plan.report);
             report.send_if_modified(|last| std::mem::replace(last, plan.report.clone()) != plan.report);
             let acted = !plan.actions.is_empty();
             for action in plan.actions {
@@ -113,4 +118,13 @@ impl World {
             }
         }
     }
+}
+
+/// When each ban was first seen in force: told the same way as long as it is.
+fn fenced_at(report: &Report) -> BTreeMap<TaskId, i64> {
+    let at = |fenced: &Fenced| match fenced.outcome {
+        FenceOutcome::Confirmed { at, .. } => Some((fenced.id, at)),
+        FenceOutcome::Failed { .. } => None,
+    };
+    report.fenced.iter().filter_map(at).collect()
 }

@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use crate::console;
 use crate::environment::report::Reports;
 use crate::environment::{self, Setting};
+use crate::fence::marks::Marks;
+use crate::fence::{Witness, peers};
 use crate::identity::{self, Files, Identity, Standing};
 use crate::join;
 use crate::login1::Service;
@@ -118,6 +120,11 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         key: identity.key(),
         issued: ends.issued,
     });
+    let serves = identity.file.roles.contains(&Role::Share);
+    let marks = if serves { Some(Marks::follow(Path::new(paths::SHARE_DATA))?) } else { None };
+    let (peer_words, peers) = watch::channel(Vec::new());
+    let asking = peers::follow(ordered.clone(), peer_words);
+    let (heard, _) = watch::channel(None);
     let mut session = Session {
         center: center.clone(),
         file: identity.file,
@@ -128,6 +135,8 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         environments: ends.environments.subscribe(),
         silent: ends.silent,
         told: ends.told,
+        witness: Witness { marks, peers },
+        heard,
     };
     tokio::spawn(async move {
         if let Err(error) = console::run(center).await {
@@ -143,6 +152,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         ended = talk => ended,
         ended = world.run(ordered, report_sender) => ended,
         ended = environments => ended.context("looking after the environments"),
+        ended = asking => ended,
     }
 }
 

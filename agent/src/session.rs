@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use lodge_client::{Center, Error};
 use lodge_model::api::{Heartbeat, Orders, Register, ShareHealth};
-use lodge_model::fence::Signs;
 use lodge_model::ids::BootId;
 use lodge_model::node::{BootFile, NodeFile};
 use lodge_model::{progress, timing};
@@ -22,7 +21,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::backoff::Backoff;
 use crate::durable;
 use crate::environment::report::Reports;
-use crate::moments::{self, Moments};
+use crate::fence::Witness;
+use crate::moments::{self, Moments, since_boot};
 use crate::reconcile::plan::Report;
 use crate::uplink;
 use crate::watch::FileWatch;
@@ -54,6 +54,10 @@ pub struct Session {
     pub silent: watch::Receiver<bool>,
     /// The reports on environments that the center has taken in last.
     pub told: watch::Sender<Reports>,
+    /// What this node has seen of others.
+    pub witness: Witness,
+    /// When the center answered last, since the kernel started.
+    pub heard: watch::Sender<Option<Duration>>,
 }
 
 /// Why a round of heartbeats ended.
@@ -137,10 +141,10 @@ impl Session {
             let all = phases.len();
             let phases = if all > memory.phases_told { phases } else { Vec::new() };
             let kept = self.environments.borrow_and_update().clone();
-            let Report { share, generation, problem } = report.clone();
+            let Report { share, generation, problem, fenced } = report.clone();
             let Reports { environments, tasks, warm, .. } = kept.clone();
-            let heartbeat =
-                Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, signs: Signs::default() };
+            let signs = self.witness.signs(fenced);
+            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, signs };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),
@@ -203,6 +207,7 @@ impl Session {
             tracing::warn!("{refusal}");
             return Ok(());
         }
+        self.heard.send_replace(Some(since_boot()));
         self.orders.send_if_modified(|last| {
             let news = last.as_ref() != Some(&orders);
             *last = Some(orders);
@@ -234,7 +239,8 @@ async fn urgent(report: &mut watch::Receiver<Report>, told: &Report) {
     let is_news = |now: &Report| {
         let same_health = std::mem::discriminant(&now.share) == std::mem::discriminant(&told.share);
         let same_failure = !matches!(now.share, ShareHealth::Failed { .. }) || now.share == told.share;
-        !(same_health && same_failure) || now.generation != told.generation || now.problem != told.problem
+        let same_words = now.generation == told.generation && now.problem == told.problem && now.fenced == told.fenced;
+        !(same_health && same_failure && same_words)
     };
     if report.wait_for(is_news).await.is_err() {
         // The reconciler has ended, and the agent with it.
@@ -320,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn another_probe_time_is_not_urgent_and_a_failure_is() {
-        let report = |share| Report { share, generation: 1, problem: None };
+        let report = |share| Report { share, generation: 1, ..Report::default() };
         let told = report(ShareHealth::Mounted { probe_ms: 3 });
         let (sender, mut receiver) = watch::channel(told.clone());
         let soon = Duration::from_millis(20);

@@ -38,6 +38,7 @@ use crate::{
     log,
     services::{Ready, Service},
     supervisor::{Action, Event, Supervisor, Unit},
+    vouched::Vouched,
     watchdog,
 };
 
@@ -74,6 +75,7 @@ pub struct Engine {
     console_shell: Option<ConsoleShell>,
     restart_at: Option<Duration>,
     going_down: Option<GoingDown>,
+    vouched: Vouched,
 }
 
 /// Signals that mean something to PID 1. The last three are what busybox's `reboot`, `halt` and `poweroff` send it.
@@ -108,6 +110,7 @@ impl Engine {
             restart_at: setup.restart_at,
             services: setup.services,
             going_down: None,
+            vouched: Vouched::default(),
             poller,
             signals,
             ready_paths,
@@ -123,6 +126,7 @@ impl Engine {
             watchdog::pulse();
             self.feed(Event::Tick);
             self.restart_if_nobody_came();
+            self.restart_if_nobody_vouches()?;
             self.go_down_further()?;
             for source in self.poller.wait(self.patience())? {
                 self.handle(source);
@@ -133,7 +137,8 @@ impl Engine {
     /// How long nothing has to be done.
     fn patience(&self) -> Duration {
         let going_down = self.going_down.as_ref().and_then(GoingDown::next);
-        let deadlines = [self.supervisor.next(), watchdog::next(), self.restart_at, going_down];
+        let vouched = self.vouched.next().filter(|_| self.going_down.is_none());
+        let deadlines = [self.supervisor.next(), watchdog::next(), self.restart_at, going_down, vouched];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(Duration::from_secs(3600), |next| next.saturating_sub(log::uptime()))
     }
@@ -302,6 +307,7 @@ impl Engine {
                 Some(going_down) => going_down.hold(seconds),
                 None => return Line::Error("the machine is not going down".into()),
             },
+            Request::Vouch(word) => self.vouched.take(log::uptime(), word),
             Request::Status => {
                 for status in self.supervisor.status() {
                     let (name, state) = (status.name.to_owned(), status.state.to_owned());
@@ -330,6 +336,16 @@ impl Engine {
         if let Some(server) = &mut self.server {
             server.send(id, line, &self.poller);
         }
+    }
+
+    /// Its disks are somebody else's, or nobody knows: nothing is stopped in order or written back, for which the share would be needed. A
+    /// machine that is going down already does so within its own limits.
+    fn restart_if_nobody_vouches(&self) -> Result<()> {
+        if self.going_down.is_some() || !self.vouched.is_over(log::uptime()) {
+            return Ok(());
+        }
+        log::error("nobody vouches for the environments of this node: restarting the machine at once");
+        match power::go_down(Down::Reboot)? {}
     }
 
     fn restart_if_nobody_came(&mut self) {

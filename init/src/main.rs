@@ -18,6 +18,7 @@ mod step;
 mod supervisor;
 mod system;
 mod tables;
+mod vouched;
 mod watchdog;
 
 use std::{env, process::ExitCode};

@@ -61,7 +61,7 @@ const SERVICE: Service = Service {
 const NETWORK_FILE: &str = "/run/lodge/network.json";
 
 /// The services of a node, in the order they are thought of; `after` rules.
-pub const NODE: [Service; 13] = [
+pub const NODE: [Service; 14] = [
     Service { name: "udevd", program: Program::SystemdUdevd, ready: Ready::PathExists("/run/udev/control"), ..SERVICE },
     Service {
         name: "udev-trigger",
@@ -112,13 +112,23 @@ pub const NODE: [Service; 13] = [
         ..SERVICE
     },
     Service {
+        name: "fence",
+        program: Program::Agent,
+        // Whoever was banned from the share stays so until the center has spoken.
+        arguments: &["fence"],
+        roles: &[Role::Share],
+        after: &["udev-settle"],
+        ready: Ready::Exit(&[0]),
+        ..SERVICE
+    },
+    Service {
         name: "nfsd",
         program: Program::RpcNfsd,
         // Only 4.2; lease and grace are set before the threads start. A test holds the two numbers against `timing`.
         arguments: &["-N", "3", "-N", "4.0", "-N", "4.1", "-V", "4.2", "-L", "12", "-G", "12", "16"],
         roles: &[Role::Share],
         // It asks nfsdcld for the clients of the time before, so that one must be there.
-        after: &["nfsdcld", "network"],
+        after: &["nfsdcld", "network", "fence"],
         ready: Ready::Exit(&[0]),
         stop: Some((Program::RpcNfsd, &["0"])),
         ..SERVICE
@@ -191,7 +201,7 @@ pub const INSTALL: [Service; 1] = [Service {
 
 /// The services of a node with these roles.
 pub fn for_roles(roles: &[Role]) -> Vec<&'static Service> {
-    static TABLE: [Service; 13] = NODE;
+    static TABLE: [Service; 14] = NODE;
     TABLE.iter().filter(|service| service.roles.is_empty() || service.roles.iter().any(|role| roles.contains(role))).collect()
 }
 

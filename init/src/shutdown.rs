@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_share_is_unmounted_after_its_users_and_before_network_and_server() {
-        let expected = "Announce agent UnmountShare center exportd nfsd nfsdcld chronyd network dbus udev-settle udev-trigger udevd \
+        let expected = "Announce agent UnmountShare center exportd nfsd fence nfsdcld chronyd network dbus udev-settle udev-trigger udevd \
                         KillAll Unmount Sync Down";
         assert_eq!(names(&for_roles(&[Role::Center, Role::Share])).join(" "), expected);
         assert_eq!(names(&for_install()).join(" "), "Announce installer UnmountShare KillAll Unmount Sync Down");

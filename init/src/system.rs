@@ -39,7 +39,10 @@ pub fn run() -> Result<Infallible, Failure> {
         var::mount_share_server();
     }
     if node.roles.contains(&Role::Worker) {
-        may_degrade("loading modules for environments", load_modules);
+        may_degrade("loading modules for environments", || load_modules(&MODULES));
+    }
+    if node.roles.contains(&Role::Share) {
+        may_degrade("loading modules for the share", || load_modules(&SHARE_MODULES));
     }
     log::notice(&format!("this is {} ({})", node.name, roles(&node.roles)));
     required("running the services", "this is a fault in Lodge; `reboot` tries again", || {
@@ -65,10 +68,13 @@ const MODULES: [(&str, &str); 11] = [
     ("af_packet_diag", "the same: raw"),
 ];
 
-fn load_modules() -> Result<()> {
+/// The same for the machine that serves the share.
+const SHARE_MODULES: [(&str, &str); 1] = [("nf_tables", "banning nodes from the share")];
+
+fn load_modules(wanted: &[(&str, &str)]) -> Result<()> {
     let command_line = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
     let mut modules = Modules::open(&command_line)?;
-    for (name, reason) in MODULES {
+    for (name, reason) in wanted {
         if let Err(error) = modules.load(name) {
             log::warning(&format!("{reason}: {error:#}"));
         }

@@ -34,6 +34,17 @@ pub enum Cause {
     Request,
 }
 
+/// Whether what runs on this node may run. What has once been vouched for has to be vouched for again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vouch {
+    /// `vouch SECONDS`: the agent knows that it may, and says so again within so many seconds; otherwise init restarts the machine.
+    For(u32),
+    /// `vouch nothing-runs`: there is nothing to answer for, until the next word.
+    NothingRuns,
+    /// `vouch refused`: it may not. init restarts the machine at once, waiting for nobody: what is left here is to be gone.
+    Refused,
+}
+
 /// A line to init.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -43,6 +54,8 @@ pub enum Request {
     Proceed,
     /// `hold SECONDS`: the agent needs longer; init waits for so long from now, and not longer than an hour in all.
     Hold(u32),
+    /// `vouch SECONDS`, `vouch nothing-runs`, `vouch refused`: the agent's word for the environments of this node.
+    Vouch(Vouch),
     /// `status`: one line per service, then `ok`.
     Status,
     /// `restart SERVICE`.
@@ -117,6 +130,9 @@ impl fmt::Display for Request {
             Request::Shutdown(down) => write!(f, "shutdown {down}"),
             Request::Proceed => f.write_str("proceed"),
             Request::Hold(seconds) => write!(f, "hold {seconds}"),
+            Request::Vouch(Vouch::For(seconds)) => write!(f, "vouch {seconds}"),
+            Request::Vouch(Vouch::NothingRuns) => f.write_str("vouch nothing-runs"),
+            Request::Vouch(Vouch::Refused) => f.write_str("vouch refused"),
             Request::Status => f.write_str("status"),
             Request::Restart(name) => write!(f, "restart {name}"),
             Request::Subscribe => f.write_str("subscribe"),
@@ -133,6 +149,9 @@ impl FromStr for Request {
             ["shutdown", down] => Ok(Request::Shutdown(down.parse().map_err(|_| not_understood())?)),
             ["proceed"] => Ok(Request::Proceed),
             ["hold", seconds] => Ok(Request::Hold(seconds.parse().map_err(|_| not_understood())?)),
+            ["vouch", "nothing-runs"] => Ok(Request::Vouch(Vouch::NothingRuns)),
+            ["vouch", "refused"] => Ok(Request::Vouch(Vouch::Refused)),
+            ["vouch", seconds] => Ok(Request::Vouch(Vouch::For(seconds.parse().map_err(|_| not_understood())?))),
             ["status"] => Ok(Request::Status),
             ["restart", name] => Ok(Request::Restart((*name).to_owned())),
             ["subscribe"] => Ok(Request::Subscribe),
@@ -195,6 +214,9 @@ mod tests {
             Request::Shutdown(Down::Reboot),
             Request::Proceed,
             Request::Hold(7),
+            Request::Vouch(Vouch::For(40)),
+            Request::Vouch(Vouch::NothingRuns),
+            Request::Vouch(Vouch::Refused),
             Request::Status,
             Request::Restart("agent".into()),
             Request::Subscribe,

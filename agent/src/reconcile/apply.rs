@@ -12,12 +12,17 @@ use super::World;
 use super::plan::{Action, Failure, Step};
 use crate::exports::Export;
 use crate::moments::since_boot;
-use crate::{esp, init};
+use crate::{esp, fence, init};
 
 impl World {
     /// Do it, and remember how it ended where the plan needs to know.
     pub(super) async fn apply(&mut self, action: Action) {
         match action {
+            Action::Fence(step) => {
+                tracing::info!("fence: {step}");
+                let done = beside(move || fence::perform(&step)).await;
+                self.note(Step::Fence, done.context("cutting nodes from the share"));
+            }
             Action::Export { remove, add } => {
                 let done = beside(move || change_exports(&remove, &add)).await;
                 self.note(Step::Exports, done);

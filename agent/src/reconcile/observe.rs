@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use lodge_model::node::Role;
@@ -10,7 +11,7 @@ use lodge_sys::{mount, nfs};
 
 use super::World;
 use super::plan::{Mounted, Observed, Server};
-use crate::exports;
+use crate::fence;
 use crate::moments::since_boot;
 
 const THREADS: &str = "/proc/fs/nfsd/threads";
@@ -24,7 +25,7 @@ impl World {
             roles: self.file.roles.clone(),
             probe_dir: self.probe_dir.clone(),
             mounted: mounted(&mount::mounts()?),
-            server: if serves { Some(server()?) } else { None },
+            server: if serves { Some(self.server()?) } else { None },
             busy: self.helper.busy(),
             mount_failure: self.mount_failure.clone(),
             probe: self.probe.clone(),
@@ -35,6 +36,17 @@ impl World {
             blessed: self.blessed,
         })
     }
+
+    fn server(&self) -> Result<Server> {
+        let threads = fs::read_to_string(THREADS).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let (fence, fenced_at) = (fence::look()?, self.fenced_at.clone());
+        Ok(Server { threads, fence, fenced_at, wall: seconds_since_1970() })
+    }
+}
+
+fn seconds_since_1970() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// What is on top at the share's mount point.
@@ -47,10 +59,6 @@ fn mounted(mounts: &[mount::MountPoint]) -> Mounted {
     }
 }
 
-fn server() -> Result<Server> {
-    let threads = fs::read_to_string(THREADS).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    Ok(Server { exports: exports::current(Path::new(exports::ETAB))?, threads })
-}
 
 #[cfg(test)]
 mod tests {

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use lodge_model::answer::CenterAnswer;
 use lodge_model::api::{Orders, ShareHealth, ShareMount};
+use lodge_model::fence::{Ban, Fenced};
+use lodge_model::ids::TaskId;
 use lodge_model::node::Role;
 use lodge_model::paths;
 
 use crate::exports::{self, Export};
+use crate::fence::plan as fence;
 
 /// A share that answers is proved again after this long.
 pub const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -71,10 +74,14 @@ pub enum Mounted {
 /// The NFS server of a share node.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
-    /// What it exports.
-    pub exports: BTreeSet<Export>,
     /// Its threads; none means that it does not serve.
     pub threads: u32,
+    /// Who is cut from it.
+    pub fence: fence::Facts,
+    /// When each ban was first seen in force, in seconds since 1970.
+    pub fenced_at: BTreeMap<TaskId, i64>,
+    /// The same clock's time now.
+    pub wall: i64,
 }
 
 /// What may hang, and is therefore done by the helper.
@@ -100,6 +107,8 @@ pub struct ProbeFailure {
 /// What can fail and be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// Cutting a node from the share, or letting one in again.
+    Fence,
     /// Changing the exports.
     Exports,
     /// Showing a share node's own data at the mount point.
@@ -124,6 +133,8 @@ pub struct Failure {
 /// What is done now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Cut nodes from the share, or let one in again.
+    Fence(fence::Step),
     /// Change the exports: removals first.
     Export {
         /// Taken away.
@@ -152,6 +163,8 @@ pub struct Report {
     pub generation: u64,
     /// What keeps an order from being carried out.
     pub problem: Option<String>,
+    /// Of a share node: how the bans stand.
+    pub fenced: Vec<Fenced>,
 }
 
 /// What to do, what to tell, and when to look again if nothing happens before.
@@ -167,7 +180,7 @@ pub struct Plan {
 
 impl Default for Report {
     fn default() -> Self {
-        Self { share: ShareHealth::Unknown, generation: 0, problem: None }
+        Self { share: ShareHealth::Unknown, generation: 0, problem: None, fenced: Vec::new() }
     }
 }
 
@@ -175,7 +188,11 @@ impl Default for Report {
 pub fn plan(observed: &Observed, orders: Option<&Orders>) -> Plan {
     let mut problems = Vec::new();
     let mut actions = Vec::new();
-    actions.extend(orders.and_then(|orders| export(observed, orders, &mut problems)));
+    let banned = banned(observed, orders);
+    actions.extend(cut(observed, banned));
+    if actions.is_empty() {
+        actions.extend(orders.and_then(|orders| export(observed, orders, banned, &mut problems)));
+    }
     actions.extend(share(observed, orders, &mut problems));
     let done =
         actions.is_empty() && problems.is_empty() && observed.failures.is_empty() && is_mounted_as_ordered(observed, orders);
@@ -190,25 +207,48 @@ pub fn plan(observed: &Observed, orders: Option<&Orders>) -> Plan {
         _ => observed.carried_out,
     };
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
-    Plan { actions, report: Report { share: health, generation, problem }, look_again: look_again(observed) }
+    let report = Report { share: health, generation, problem, fenced: fenced(observed, banned) };
+    Plan { actions, report, look_again: look_again(observed) }
 }
 
 fn serves(observed: &Observed) -> bool {
     observed.roles.contains(&Role::Share)
 }
 
-/// Remove what is not wanted, then let in who is.
-fn export(observed: &Observed, orders: &Orders, problems: &mut Vec<String>) -> Option<Action> {
+/// Who is to be cut off. Before the first orders: who was.
+fn banned<'a>(observed: &'a Observed, orders: Option<&'a Orders>) -> &'a [Ban] {
+    match (&observed.server, orders) {
+        (None, _) => &[],
+        (Some(_), Some(orders)) => &orders.fence.banned,
+        (Some(server), None) => &server.fence.kept,
+    }
+}
+
+/// Before anything else of the share.
+fn cut(observed: &Observed, banned: &[Ban]) -> Option<Action> {
+    let step = fence::next(&observed.server.as_ref()?.fence, banned)?;
+    may_try(observed, Step::Fence).then_some(Action::Fence(step))
+}
+
+fn fenced(observed: &Observed, banned: &[Ban]) -> Vec<Fenced> {
+    let Some(server) = &observed.server else { return Vec::new() };
+    let failure = observed.failures.get(&Step::Fence).map(|failure| failure.text.as_str());
+    fence::outcomes(&server.fence, banned, failure, |ban| server.fenced_at.get(&ban.id).copied().unwrap_or(server.wall))
+}
+
+/// Remove what is not wanted, then let in who is. A ban is stronger than any order to export.
+fn export(observed: &Observed, orders: &Orders, banned: &[Ban], problems: &mut Vec<String>) -> Option<Action> {
     let server = observed.server.as_ref()?;
-    let wanted = match exports::wanted(&orders.exports) {
-        Ok(wanted) => wanted,
+    let cut = fence::addresses(banned);
+    let wanted: BTreeSet<Export> = match exports::wanted(&orders.exports) {
+        Ok(wanted) => wanted.into_iter().filter(|export| !cut.iter().any(|address| export.is_for(*address))).collect(),
         Err(problem) => {
             problems.push(problem);
             return None;
         }
     };
-    let remove: Vec<Export> = server.exports.difference(&wanted).cloned().collect();
-    let add: Vec<Export> = wanted.difference(&server.exports).cloned().collect();
+    let remove: Vec<Export> = server.fence.exports.difference(&wanted).cloned().collect();
+    let add: Vec<Export> = wanted.difference(&server.fence.exports).cloned().collect();
     if (remove.is_empty() && add.is_empty()) || !may_try(observed, Step::Exports) {
         return None;
     }

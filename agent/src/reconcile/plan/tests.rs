@@ -1,4 +1,5 @@
 use super::*;
+use lodge_model::fence::FenceOutcome;
 use proptest::prelude::*;
 
 const SERVER: &str = "10.77.0.10";
@@ -33,9 +34,14 @@ fn mounted(now: u64) -> Observed {
 }
 
 fn share_node(now: u64) -> Observed {
-    let server = Server { exports: BTreeSet::new(), threads: 8 };
+    let server = Server { threads: 8, ..Server::default() };
     let roles = vec![Role::Center, Role::Share];
     Observed { roles, server: Some(server), probe: Some((seconds(now), Ok(1))), blessed: true, ..worker(now) }
+}
+
+fn exporting<const N: usize>(exports: [Export; N]) -> Server {
+    let fence = fence::Facts { exports: BTreeSet::from(exports), ..fence::Facts::default() };
+    Server { threads: 8, fence, ..Server::default() }
 }
 
 #[test]
@@ -53,7 +59,7 @@ fn a_worker_mounts_proves_and_becomes_ready() {
     observed.probe = Some((observed.now, Ok(4)));
     let third = plan(&observed, Some(&orders()));
     assert_eq!(third.actions, [Action::Bless]);
-    assert_eq!(third.report, Report { share: ShareHealth::Mounted { probe_ms: 4 }, generation: 7, problem: None });
+    assert_eq!(third.report, Report { share: ShareHealth::Mounted { probe_ms: 4 }, generation: 7, ..Report::default() });
     assert_eq!(third.look_again, observed.now + PROBE_EVERY);
 }
 
@@ -64,6 +70,44 @@ fn a_good_share_is_proved_again_after_ten_seconds_and_not_before() {
     assert_eq!(plan(&observed, Some(&orders())).actions, []);
     observed.now = seconds(110);
     assert_eq!(plan(&observed, Some(&orders())).actions, [Action::Start(Job::Probe("/share/nodes/n".into()))]);
+}
+
+#[test]
+fn a_ban_comes_before_the_exports_and_no_order_to_export_undoes_it() {
+    let (ban, stays) = (crate::fence::plan::tests::ban(1, &["10.77.0.51"]), Export::share_for("10.77.0.52".parse().unwrap()));
+    let mut orders = Orders { exports: vec!["10.77.0.51".into(), "10.77.0.52".into()], ..orders() };
+    orders.fence.banned = vec![ban.clone()];
+    let mut observed = share_node(100);
+    observed.server = Some(exporting([Export::share_for("10.77.0.51".parse().unwrap())]));
+    assert_eq!(plan(&observed, Some(&orders)).actions, [Action::Fence(fence::Step::Keep(vec![ban.clone()]))]);
+
+    let server = observed.server.as_mut().unwrap();
+    server.fence.kept = vec![ban.clone()];
+    server.fence.dropped = BTreeSet::from(["10.77.0.51".parse().unwrap()]);
+    server.fence.exports.clear();
+    server.wall = 50;
+    let add = vec![stays.clone()];
+    let exporting_others = plan(&observed, Some(&orders));
+    assert_eq!(exporting_others.actions, [Action::Export { remove: Vec::new(), add }]);
+    assert!(matches!(exporting_others.report.fenced[0].outcome, FenceOutcome::Confirmed { at: 50, .. }));
+    observed.server.as_mut().unwrap().fenced_at = BTreeMap::from([(ban.id, 40)]);
+    assert!(matches!(plan(&observed, Some(&orders)).report.fenced[0].outcome, FenceOutcome::Confirmed { at: 40, .. }));
+    assert_eq!(plan(&observed, None).report.fenced.len(), 1, "what was banned stays banned before the first orders");
+}
+
+#[test]
+fn a_fence_that_fails_is_told_tried_again_and_holds_nobody_else_up() {
+    let mut orders = Orders { exports: vec!["10.77.0.52".into()], ..orders() };
+    orders.fence.banned = vec![crate::fence::plan::tests::ban(1, &["10.77.0.51"])];
+    let mut observed = share_node(100);
+    let failure = Failure { at: seconds(99), text: "no nft".into() };
+    observed.failures = BTreeMap::from([(Step::Fence, failure)]);
+    let waiting = plan(&observed, Some(&orders));
+    assert!(matches!(waiting.actions.as_slice(), [Action::Export { .. }]), "{:?}", waiting.actions);
+    assert!(matches!(&waiting.report.fenced[0].outcome, FenceOutcome::Failed { error } if error == "no nft"));
+    assert_eq!(waiting.look_again, seconds(99) + STEP_RETRY);
+    observed.now = seconds(99) + STEP_RETRY;
+    assert!(matches!(plan(&observed, Some(&orders)).actions.as_slice(), [Action::Fence(_)]));
 }
 
 #[test]
@@ -114,13 +158,13 @@ fn exports_are_changed_to_what_is_wanted_and_to_nothing_wider() {
     let mut observed = share_node(10);
     let wide = Export { path: "/state/share".into(), client: "*".into() };
     let kept = Export::share_for("10.77.0.51".parse().unwrap());
-    observed.server = Some(Server { exports: BTreeSet::from([wide.clone(), kept.clone()]), threads: 8 });
+    observed.server = Some(exporting([wide.clone(), kept.clone()]));
     let orders = Orders { exports: vec!["10.77.0.51".into(), "10.77.0.52".into()], ..orders() };
     let new = Export::share_for("10.77.0.52".parse().unwrap());
     let changing = plan(&observed, Some(&orders));
     assert_eq!(changing.actions, [Action::Export { remove: vec![wide], add: vec![new.clone()] }]);
     assert_eq!(changing.report.generation, 0);
-    observed.server = Some(Server { exports: BTreeSet::from([kept, new]), threads: 8 });
+    observed.server = Some(exporting([kept, new]));
     let done = plan(&observed, Some(&orders));
     assert_eq!((done.actions, done.report.generation, done.report.share), (Vec::new(), 7, ShareHealth::Serving));
 }
