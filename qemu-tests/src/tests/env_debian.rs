@@ -3,7 +3,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use lodge_model::environment::view::Phase;
 
 use self::services::{answers, ftp, http, smtp, vnc};
@@ -30,7 +30,7 @@ pub const FTP_DATA: u16 = 40_000;
 /// The X server's screen, which is display 1.
 const SCREEN: (u16, u16) = (800, 600);
 /// systemd and its services are up within this.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(180);
 /// cron looks once a minute.
 const CRON: Duration = Duration::from_secs(90);
 /// Services that are to run at the same time.
@@ -81,13 +81,23 @@ impl Server<'_> {
     }
 
     fn is_up(&self) -> Result<()> {
-        let state = || self.ssh("systemctl is-system-running || true");
-        let up = || Ok(Some(state()?).filter(|state| !matches!(state.trim(), "initializing" | "starting")));
-        let state = ask_until(self.site.rack.host.scale(BOOT), "systemd with everything started", up)?;
+        let up = || {
+            let state = self.ssh("systemctl is-system-running || true")?;
+            Ok(Some(state).filter(|state| !matches!(state.trim(), "initializing" | "starting")))
+        };
+        let state = ask_until(self.site.rack.host.scale(BOOT), "systemd with everything started", || up().or(Ok(None)))
+            .with_context(|| format!("the end of its console: {}", self.console()))?;
         hold(state == "running\n", || {
             let units = self.ssh("systemctl --failed --no-pager; journalctl -b -p warning --no-pager | tail -n 40");
             format!("{NAME} says that it is {state:?}: {units:?}")
         })
+    }
+
+    /// The last it has said on its console.
+    fn console(&self) -> String {
+        let said = self.site.operator.lodge(&["env", "logs", NAME]).unwrap_or_else(|error| format!("{error:#}"));
+        let from = said.floor_char_boundary(said.len().saturating_sub(2000));
+        said[from..].to_owned()
     }
 
     fn installs(&self, debian: &Debian) -> Result<()> {
