@@ -8,6 +8,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
     sendmsg,
 };
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// Receive one descriptor, as container engines send a console's (`--console-socket`): one message with one descriptor and some bytes
@@ -37,6 +38,11 @@ pub fn send(socket: impl AsFd, descriptor: impl AsFd) -> io::Result<()> {
     }
     sendmsg(socket, &[IoSlice::new(b"console")], &mut control, SendFlags::empty())?;
     Ok(())
+}
+
+/// Open the other end of a terminal by its master, wherever it is mounted (`TIOCGPTPEER`).
+pub fn other_end(master: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?)
 }
 
 /// Tell a terminal its size; its foreground processes get SIGWINCH.
@@ -82,5 +88,16 @@ mod tests {
         resize(&pty.master, 132, 43).unwrap();
         let size = rustix::termios::tcgetwinsize(&pty.slave).unwrap();
         assert_eq!((size.ws_col, size.ws_row), (132, 43));
+    }
+
+    #[test]
+    fn both_ends_of_a_terminal_are_one() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let other = other_end(&pty.master).unwrap();
+        drop(pty.slave);
+        nix::unistd::write(&other, b"still open\n").unwrap();
+        let mut text = [0; 5];
+        nix::unistd::read(&pty.master, &mut text).unwrap();
+        assert_eq!(&text, b"still");
     }
 }

@@ -57,8 +57,10 @@ impl Console {
         }
     }
 
-    /// Read a terminal until its other end is closed for good, in place of the one before.
+    /// Read a terminal, in place of the one before, until this is dropped: an init closes its console and opens it again as it likes,
+    /// and a terminal that nobody has open for a moment would hang up on it for good.
     pub async fn hold(&self, terminal: OwnedFd) -> io::Result<()> {
+        let _stays_open = pty::other_end(&terminal)?;
         // Programs that ask an unset size get 0 × 0.
         pty::resize(&terminal, SIZE.0, SIZE.1)?;
         let terminal = Rc::new(Channel::new(terminal, Interest::READABLE | Interest::WRITABLE)?);
