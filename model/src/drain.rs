@@ -7,7 +7,6 @@
 //! | `DELETE /nodes/{name}/drain` | operator | *undrain*: the node takes environments again; what has not begun to move stays |
 //! | `GET /nodes/{name}/certificate` | operator | the newest certificate with every verdict (`CertificateView`) |
 //! | `POST /environments/{name}/move` | operator, user | move one (`MoveOrder`) |
-//! | `GET,PATCH /settings` | operator | deadlines and budgets (`Settings`, `SettingsChange`) |
 //! | `POST /node/leaving` | agent | the machine goes down (`Leaving`, `LeavingReply`) |
 //! | `POST /node/certificate` | agent | what it counted, signed (`SignedCertificate`, `CertificateReply`) |
 
@@ -311,119 +310,9 @@ pub enum Leave {
     },
 }
 
-/// What can be set for the whole cluster: `GET /settings`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// Seconds a node that an operator or a program switches off waits for its environments.
-    pub operator_deadline: u32,
-    /// The same for the power button and Ctrl-Alt-Del.
-    pub button_deadline: u32,
-    /// The same for a UPS.
-    pub ups_deadline: u32,
-    /// Moves that leave one node at a time.
-    pub moves_per_source: u32,
-    /// Moves that come to one node at a time.
-    pub moves_per_target: u32,
-    /// Moves at a time in the whole cluster.
-    pub moves_per_cluster: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            operator_deadline: 900,
-            button_deadline: 300,
-            ups_deadline: 60,
-            moves_per_source: 4,
-            moves_per_target: 4,
-            moves_per_cluster: 16,
-        }
-    }
-}
-
-/// Shortest and longest deadline, in seconds: the clean stop at its end takes some itself, and init waits for no longer than the longest.
-pub const DEADLINES: std::ops::RangeInclusive<u32> = 10..=3600;
-/// Least and greatest number of moves at a time.
-pub const MOVES: std::ops::RangeInclusive<u32> = 1..=64;
-
-impl Settings {
-    /// Seconds for a cause.
-    pub fn deadline(&self, cause: Cause) -> u32 {
-        match cause {
-            Cause::Operator | Cause::Request => self.operator_deadline,
-            Cause::Button => self.button_deadline,
-            Cause::Ups => self.ups_deadline,
-        }
-    }
-
-    /// With these changes, or why they cannot be, naming the field.
-    pub fn with(&self, change: &SettingsChange) -> Result<Self, String> {
-        let changed = Self {
-            operator_deadline: change.operator_deadline.unwrap_or(self.operator_deadline),
-            button_deadline: change.button_deadline.unwrap_or(self.button_deadline),
-            ups_deadline: change.ups_deadline.unwrap_or(self.ups_deadline),
-            moves_per_source: change.moves_per_source.unwrap_or(self.moves_per_source),
-            moves_per_target: change.moves_per_target.unwrap_or(self.moves_per_target),
-            moves_per_cluster: change.moves_per_cluster.unwrap_or(self.moves_per_cluster),
-        };
-        changed.check().map(|()| changed)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let deadlines = [
-            ("operator_deadline", self.operator_deadline),
-            ("button_deadline", self.button_deadline),
-            ("ups_deadline", self.ups_deadline),
-        ];
-        let moves = [
-            ("moves_per_source", self.moves_per_source),
-            ("moves_per_target", self.moves_per_target),
-            ("moves_per_cluster", self.moves_per_cluster),
-        ];
-        if let Some((name, value)) = deadlines.into_iter().find(|(_, value)| !DEADLINES.contains(value)) {
-            return Err(format!("{name}: {value} s; from {} s to {} s is possible", DEADLINES.start(), DEADLINES.end()));
-        }
-        match moves.into_iter().find(|(_, value)| !MOVES.contains(value)) {
-            Some((name, value)) => Err(format!("{name}: {value}; from {} to {} is possible", MOVES.start(), MOVES.end())),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Body of `PATCH /settings`; what is absent stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SettingsChange {
-    /// See `Settings`.
-    pub operator_deadline: Option<u32>,
-    /// See `Settings`.
-    pub button_deadline: Option<u32>,
-    /// See `Settings`.
-    pub ups_deadline: Option<u32>,
-    /// See `Settings`.
-    pub moves_per_source: Option<u32>,
-    /// See `Settings`.
-    pub moves_per_target: Option<u32>,
-    /// See `Settings`.
-    pub moves_per_cluster: Option<u32>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_setting_that_cannot_be_names_itself_and_changes_nothing() {
-        let settings = Settings::default();
-        let change = SettingsChange { ups_deadline: Some(5), ..SettingsChange::default() };
-        assert!(settings.with(&change).unwrap_err().starts_with("ups_deadline: 5 s"));
-        let change = SettingsChange { moves_per_target: Some(0), ..SettingsChange::default() };
-        assert!(settings.with(&change).unwrap_err().starts_with("moves_per_target: 0"));
-        let change = SettingsChange { button_deadline: Some(20), ..SettingsChange::default() };
-        assert_eq!(settings.with(&change).unwrap(), Settings { button_deadline: 20, ..settings.clone() });
-        assert_eq!((settings.deadline(Cause::Request), settings.deadline(Cause::Ups)), (900, 60));
-    }
 
     #[test]
     fn only_nothing_at_all_is_zero() {

@@ -99,4 +99,7 @@ pub struct Set {
     /// Moves at a time in the whole cluster.
     #[arg(long, group = "setting", value_name = "N")]
     pub moves_per_cluster: Option<u32>,
+    /// Factor of all times after which a silent node is taken for dead: more than 1 for machines or networks that stall.
+    #[arg(long, group = "setting", value_name = "FACTOR")]
+    pub patience: Option<u32>,
 }

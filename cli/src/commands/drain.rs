@@ -137,6 +137,7 @@ pub async fn set(center: &Center, asked: &Set, out: &Out) -> Result<()> {
         moves_per_source: asked.moves_per_source,
         moves_per_target: asked.moves_per_target,
         moves_per_cluster: asked.moves_per_cluster,
+        patience: asked.patience,
     };
     let settings = center.change_settings(&change).await.context("changing the settings")?;
     out.show(&settings, |_| view::settings(&settings))

@@ -57,6 +57,7 @@ pub fn settings(settings: &Settings) -> String {
         ("moves-per-source", settings.moves_per_source.to_string()),
         ("moves-per-target", settings.moves_per_target.to_string()),
         ("moves-per-cluster", settings.moves_per_cluster.to_string()),
+        ("patience", settings.patience.to_string()),
     ];
     pairs("", &rows)
 }

@@ -1,0 +1,197 @@
+//! By the clock: what is wrong with whom, bans for those who are dead, incidents for all of them.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use lodge_model::ids::TaskId;
+use lodge_model::incident::Step;
+use lodge_model::node::Role;
+use lodge_model::timing::{MARK, Timing};
+
+use super::incident;
+use super::plan::{Decision, Facts, Plan, ShareFacts, Verdict, Worker, plan};
+use super::records::{Ban, Failover, Incident};
+use crate::environments::drain::request::settings;
+use crate::environments::records::{Environment, Task};
+use crate::fault::Fault;
+use crate::flow::World;
+use crate::orders::Topology;
+use crate::records::Node;
+use crate::store::Tx;
+
+/// Look. `up_for` is how long the center has been listening.
+pub fn look(tx: &Tx, world: &World, up_for: Duration, now: Timestamp) -> Result<(), Fault> {
+    let nodes = tx.list::<Node>()?;
+    let state: Failover = tx.get(&"failover")?.unwrap_or_default();
+    let mut facts = facts(tx, world, &nodes, &state, up_for, now)?;
+    let open = incident::open(tx)?;
+    let first = plan(&facts);
+    if first.verdicts.is_empty() && open.is_empty() && first.held == state.held {
+        return Ok(());
+    }
+    // Only now it matters who holds what.
+    let environments = tx.list::<Environment>()?;
+    note_holders(tx, &mut facts, &environments)?;
+    let plan = plan(&facts);
+    if plan.is_wide {
+        world.live.signs.was_wide(now);
+    }
+    if plan.held != state.held {
+        let state: Failover = tx.get(&"failover")?.unwrap_or_default();
+        tx.put(&Failover { held: plan.held.clone(), ..state })?;
+    }
+    for verdict in &plan.verdicts {
+        if let Some(node) = nodes.iter().find(|node| node.id == verdict.node) {
+            carry_out(tx, world, node, verdict, &facts, &environments)?;
+        }
+    }
+    for before in open {
+        let is_judged = plan.verdicts.iter().any(|verdict| verdict.node == before.node);
+        if !is_judged {
+            go_on(tx, &before, &nodes, &facts, &plan)?;
+        }
+    }
+    Ok(())
+}
+
+fn facts(tx: &Tx, world: &World, nodes: &[Node], state: &Failover, up_for: Duration, now: Timestamp) -> Result<Facts, Fault> {
+    let server = Topology::of(nodes).share.map(|(server, _)| server);
+    let heard = |node: &Node| {
+        let registered = node.registered.as_ref().map(|registered| registered.at);
+        world.live.last(node.id, node.seen).or(registered).unwrap_or(node.admitted)
+    };
+    let is_worker = |node: &&Node| node.roles.contains(&Role::Worker) && node.off.is_none() && Some(node.id) != server;
+    let worker = |node: &Node| {
+        let boot = node.registered.as_ref()?.boot;
+        Some(Worker {
+            node: node.id,
+            name: node.name.clone(),
+            boot,
+            heard: heard(node),
+            mark: world.live.signs.mark(node.id),
+            holds: true,
+            settled: node.has_ended(boot),
+            banned: node.ban.as_ref().is_some_and(|ban| ban.boot == boot),
+        })
+    };
+    let share = nodes.iter().find(|node| Some(node.id) == server);
+    Ok(Facts {
+        now,
+        timing: Timing::new(settings(tx)?.patience),
+        up_for,
+        disarmed: state.disarmed.as_ref().map(|disarmed| disarmed.reason.clone()),
+        share: share.map(|node| ShareFacts { name: node.name.clone(), heard: heard(node) }),
+        last_wide: world.live.signs.last_wide(),
+        workers: nodes.iter().filter(is_worker).filter_map(worker).collect(),
+    })
+}
+
+fn note_holders(tx: &Tx, facts: &mut Facts, environments: &[Environment]) -> Result<(), Fault> {
+    let tasks = tx.list::<Task>()?;
+    for worker in &mut facts.workers {
+        let this = (worker.node, worker.boot);
+        let runs = environments.iter().any(|one| one.place.as_ref().is_some_and(|place| (place.node, place.boot) == this));
+        worker.holds = runs || tasks.iter().any(|task| task.is_open() && task.node == Some(this));
+    }
+    Ok(())
+}
+
+/// Write down what was judged, and do what follows.
+fn carry_out(
+    tx: &Tx,
+    world: &World,
+    node: &Node,
+    verdict: &Verdict,
+    facts: &Facts,
+    environments: &[Environment],
+) -> Result<(), Fault> {
+    let now = facts.now;
+    let Some(worker) = facts.workers.iter().find(|worker| worker.node == node.id) else { return Ok(()) };
+    let mut incident = incident::of(tx, node, worker.boot, verdict.case, worker.heard, now)?;
+    let before = (incident.version > 0).then(|| incident.clone());
+    incident::take_stock(&mut incident, environments);
+    if before.is_none() || incident.case != verdict.case {
+        incident.case = verdict.case;
+        incident.add(now, Step::Suspect, verdict.case.words());
+        incident.add(now, Step::Corroborated, verdict.signs.clone());
+    }
+    neighbours(world, &mut incident, facts);
+    match &verdict.decision {
+        Decision::Hold(why) => {
+            if incident.waits != *why {
+                incident.add(now, Step::Held, why.clone());
+                incident.waits.clone_from(why);
+            }
+        }
+        Decision::Fence => ban(tx, node, &mut incident, facts)?,
+    }
+    if before.is_none() {
+        // Its neighbours are asked.
+        tx.replan();
+    }
+    incident::save(tx, &mut incident, before.as_ref())
+}
+
+/// The intent, before anybody acts.
+fn ban(tx: &Tx, node: &Node, incident: &mut Incident, facts: &Facts) -> Result<(), Fault> {
+    let now = facts.now;
+    let ban = Ban::new(TaskId(uuid::Uuid::new_v4()), node, incident.boot, now);
+    let share = facts.share.as_ref().map_or("the share node", |share| share.name.as_str());
+    let addresses: Vec<String> = ban.addresses.iter().map(ToString::to_string).collect();
+    incident.add(now, Step::FenceOrdered, format!("{share} is to cut {} off the share", addresses.join(", ")));
+    incident.waits = unconfirmed(share, &incident.name);
+    tx.put(&Node { ban: Some(ban), ..node.clone() })?;
+    tx.replan();
+    Ok(())
+}
+
+fn unconfirmed(share: &str, name: &str) -> String {
+    format!("{share} has to confirm that {name} is cut off; if it cannot, switch {name} off and say so: lodge node confirm-off {name}")
+}
+
+/// What its neighbours say of it, when that is news.
+fn neighbours(world: &World, incident: &mut Incident, facts: &Facts) {
+    let lately = facts.now.checked_sub(SignedDuration::try_from(MARK * 3).unwrap_or_default()).unwrap_or(facts.now);
+    let text = match world.live.signs.word(incident.node, lately) {
+        (0, 0) => return,
+        (0, no) => format!("none of {no} neighbours reaches it"),
+        (yes, no) => format!("{yes} of {} neighbours reach it", yes + no),
+    };
+    if incident.last(Step::Corroborated) != Some(&text) {
+        incident.add(facts.now, Step::Corroborated, text);
+    }
+}
+
+/// An open incident that nothing was decided about: its node is back, has gone in order, or is being fenced.
+fn go_on(tx: &Tx, before: &Incident, nodes: &[Node], facts: &Facts, plan: &Plan) -> Result<(), Fault> {
+    let now = facts.now;
+    let mut incident = before.clone();
+    let node = nodes.iter().find(|node| node.id == incident.node);
+    let boot = node.and_then(|node| node.registered.as_ref()).map(|registered| registered.boot);
+    let worker = facts.workers.iter().find(|worker| worker.node == incident.node && worker.boot == incident.boot);
+    match (node, worker) {
+        _ if incident.is_back => {}
+        (None, _) => end(&mut incident, Step::Closed, "it was forgotten", now),
+        (Some(node), _) if boot == Some(incident.boot) && node.off.is_some() && node.ban.is_none() => {
+            end(&mut incident, Step::Returned, "it was heard again, and has gone down in order", now);
+        }
+        (_, Some(worker)) if worker.settled => {}
+        (_, Some(worker)) if worker.banned => {
+            let share = facts.share.as_ref().map_or("the share node", |share| share.name.as_str());
+            let silent = if plan.is_wide { format!(" ({})", plan.held) } else { String::new() };
+            incident.waits = unconfirmed(share, &incident.name) + &silent;
+        }
+        (_, Some(worker)) if now.duration_since(worker.heard) <= SignedDuration::try_from(facts.timing.suspect).unwrap_or_default() => {
+            end(&mut incident, Step::Returned, "all signs of it are good again; nothing was taken from it", now);
+        }
+        _ => {}
+    }
+    incident::save(tx, &mut incident, Some(before))
+}
+
+fn end(incident: &mut Incident, step: Step, what: &str, now: Timestamp) {
+    incident.add(now, step, what);
+    incident.is_back = true;
+    incident.closed = Some(now);
+    incident.waits.clear();
+}
