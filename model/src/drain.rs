@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{BootId, NodeId, TaskId};
+pub use crate::settings::{DEADLINES, Settings, SettingsChange};
 
 /// Why a node is drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
