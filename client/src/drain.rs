@@ -8,12 +8,14 @@ use lodge_model::drain::{
     SettingsChange, SignedCertificate,
 };
 use lodge_model::environment::view::EnvironmentView;
+use lodge_model::farewell::{LastWord, SignedWord};
 use lodge_model::timing;
 use reqwest::Method;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey};
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use serde::Serialize;
 
 use crate::center::{Center, MARGIN};
 use crate::error::Error;
@@ -74,13 +76,25 @@ impl Center {
 
 /// Sign a certificate with the node's key.
 pub fn sign_certificate(certificate: &Certificate, key: &KeyPem) -> Result<SignedCertificate> {
+    sign(certificate, key).context("signing a certificate")
+}
+
+/// Sign a node's last word with its key; `certificate` is its own (PEM).
+pub fn sign_last_word(word: &LastWord, key: &KeyPem, certificate: &str) -> Result<SignedWord> {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes());
+    let der = der.map_err(|error| anyhow!("reading the node's certificate: {error}"))?;
+    let signed = sign(word, key).context("signing the last word")?;
+    Ok(SignedWord { signed, signer: STANDARD.encode(&der) })
+}
+
+fn sign(said: &impl Serialize, key: &KeyPem) -> Result<SignedCertificate> {
     let der =
         PrivatePkcs8KeyDer::from_pem_slice(key.0.as_bytes()).map_err(|error| anyhow!("reading the node's key: {error}"))?;
     let random = SystemRandom::new();
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der.secret_pkcs8_der(), &random)
         .map_err(|error| anyhow!("the node's key is not an ECDSA P-256 key: {error}"))?;
-    let payload = serde_json::to_string(certificate).context("encoding a certificate")?;
-    let signature = pair.sign(&random, payload.as_bytes()).map_err(|error| anyhow!("signing a certificate: {error}"))?;
+    let payload = serde_json::to_string(said).context("encoding it")?;
+    let signature = pair.sign(&random, payload.as_bytes()).map_err(|error| anyhow!("using the node's key: {error}"))?;
     Ok(SignedCertificate { payload, signature: STANDARD.encode(signature.as_ref()) })
 }
 

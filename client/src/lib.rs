@@ -24,7 +24,7 @@ mod ticket;
 
 pub use center::{Auth, Center};
 pub use download::Download;
-pub use drain::{sign_certificate, verify_certificate};
+pub use drain::{sign_certificate, sign_last_word, verify_certificate};
 pub use environments::{Power, QuotaChange, Upload};
 pub use error::Error;
 pub use keys::{CsrPem, KeyPem, new_key_and_csr};

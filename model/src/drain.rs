@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{BootId, NodeId, TaskId};
+use crate::reach::ReachView;
 pub use crate::settings::{DEADLINES, Settings, SettingsChange};
 
 /// Why a node is drained.
@@ -264,6 +265,9 @@ pub struct MoveView {
     pub gap_ms: Option<u64>,
     /// What is worth knowing of it, for people.
     pub note: String,
+    /// Whether it was reached at its addresses afterwards; absent until that was tried.
+    #[serde(default)]
+    pub reach: Option<ReachView>,
 }
 
 /// Body of `POST /node/leaving`: the machine goes down, whatever the center says.

@@ -36,8 +36,13 @@ pub struct Bridge {
 impl Netlink {
     /// The bridge that `agent network` has made.
     pub async fn bridge(&self) -> Result<Bridge> {
-        let message = self.find(BRIDGE).await?;
-        let message = message.ok_or_else(|| anyhow!("there is no bridge {BRIDGE}: `agent network` makes it on a worker"))?;
+        let there = self.carrier(BRIDGE).await?;
+        there.ok_or_else(|| anyhow!("there is no bridge {BRIDGE}: `agent network` makes it on a worker"))
+    }
+
+    /// A link that can stand in its place where there is none; `None` where there is no such link.
+    pub async fn carrier(&self, name: &str) -> Result<Option<Bridge>> {
+        let Some(message) = self.find(name).await? else { return Ok(None) };
         let mut bridge = Bridge { index: message.header.index, mac: Mac([0; 6]), mtu: 1500 };
         for attribute in &message.attributes {
             match attribute {
@@ -46,7 +51,7 @@ impl Netlink {
                 _ => {}
             }
         }
-        Ok(bridge)
+        Ok(Some(bridge))
     }
 
     /// The bridge is there with this link as its only uplink; returns the bridge in the link's place, carrying.

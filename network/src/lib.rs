@@ -42,7 +42,7 @@ pub use ban::{banned, set_banned};
 pub use inform::inform;
 pub use isolation::{is_isolated, set_isolated};
 pub use netlink::Link;
-pub use probe::{LISTEN, Taken, probe};
+pub use probe::{LISTEN, Taken, probe, probe_on};
 pub use resolv::write_resolv_conf;
 pub use veth::{LinkSpec, Presence, Traffic, announce, attach, detach, list, look, traffic};
 

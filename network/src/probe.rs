@@ -39,17 +39,23 @@ pub struct Taken {
 /// Ask for all of these addresses at once, several times over `LISTEN`, and return those that are taken (none: good). Returns early
 /// only when all of them are. Call it before `attach`: an environment that is connected here would answer for itself.
 pub fn probe(addresses: &[IpAddr]) -> Result<Vec<Taken>> {
-    ask(addresses).with_context(|| {
+    probe_on(BRIDGE, addresses)
+}
+
+/// The same on another link: a machine that runs no environments has no bridge.
+pub fn probe_on(link: &str, addresses: &[IpAddr]) -> Result<Vec<Taken>> {
+    ask(link, addresses).with_context(|| {
         let list: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-        format!("asking on {BRIDGE} whether anybody has {}", list.join(", "))
+        format!("asking on {link} whether anybody has {}", list.join(", "))
     })
 }
 
-fn ask(addresses: &[IpAddr]) -> Result<Vec<Taken>> {
+fn ask(link: &str, addresses: &[IpAddr]) -> Result<Vec<Taken>> {
     if addresses.is_empty() {
         return Ok(Vec::new());
     }
-    let bridge = runtime()?.block_on(async { Netlink::connect()?.bridge().await })?;
+    let found = runtime()?.block_on(async { Netlink::connect()?.carrier(link).await })?;
+    let bridge = found.context("there is no such link")?;
     let own = own_addresses()?;
     let mut taken: Vec<Taken> = Vec::new();
     for address in addresses.iter().filter(|address| own.contains(address)) {

@@ -9,10 +9,12 @@ use crate::drain::Leave;
 use crate::environment::order;
 use crate::environment::session::Session;
 use crate::facts::Facts;
+use crate::farewell::SignedWord;
 use crate::fence::{FenceOrders, Signs};
-use crate::ids::{BootId, Digest};
+use crate::ids::{BootId, Digest, NodeId};
 use crate::layout::Slot;
 use crate::node::Role;
+use crate::reach::{Reach, Reached};
 
 /// Body of `POST /node/register`: once per start of the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -74,6 +76,12 @@ pub struct Heartbeat {
     /// Templates of `Orders::warm` that are on this node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warm: Vec<Digest>,
+    /// Last words of the nodes in `Orders::absent`, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_words: Vec<SignedWord>,
+    /// What came of `Orders::reach`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<Reached>,
     /// How bans stand, and signs of life of other nodes.
     #[serde(default)]
     pub signs: Signs,
@@ -129,6 +137,12 @@ pub struct Orders {
     /// What is to be done once the node has been drained.
     #[serde(default)]
     pub leave: Option<Leave>,
+    /// Nodes that are away: look on the share for their last words.
+    #[serde(default)]
+    pub absent: Vec<NodeId>,
+    /// Environments that have moved: see whether they are reached from here.
+    #[serde(default)]
+    pub reach: Vec<Reach>,
     /// Who is fenced, who is to be asked after.
     #[serde(default)]
     pub fence: FenceOrders,
@@ -149,6 +163,8 @@ impl Orders {
             sessions: Vec::new(),
             warm: Vec::new(),
             leave: None,
+            absent: Vec::new(),
+            reach: Vec::new(),
             fence: FenceOrders::default(),
         }
     }
