@@ -81,7 +81,7 @@ impl Server<'_> {
     }
 
     fn is_up(&self) -> Result<()> {
-        let up = || {
+        let up = || -> Result<Option<String>> {
             let state = self.ssh("systemctl is-system-running || true")?;
             Ok(Some(state).filter(|state| !matches!(state.trim(), "initializing" | "starting")))
         };
