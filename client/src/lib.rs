@@ -14,6 +14,7 @@ mod download;
 mod drain;
 mod environments;
 mod error;
+mod failover;
 mod keys;
 mod pin;
 mod rolling;

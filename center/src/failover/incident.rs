@@ -124,13 +124,15 @@ fn follow_one(incident: &mut Incident, taken: &mut Taken, environment: &Environm
         taken.placed = environment.epoch;
         incident.add(now, Step::Placed, format!("{name} goes to {} (epoch {})", place.name, environment.epoch));
     }
-    let runs = environment.report.as_ref().is_some_and(|report| {
-        report.epoch == environment.epoch && matches!(report.state, State::Running { .. })
-    });
+    let runs = environment
+        .report
+        .as_ref()
+        .is_some_and(|report| report.epoch == environment.epoch && matches!(report.state, State::Running { .. }));
     if runs {
         taken.is_done = true;
         let since = now.duration_since(incident.timeline.first().map_or(incident.opened, |first| first.at));
-        let text = format!("{name} runs on {}, {:.1} s after the last sign of {}", place.name, since.as_secs_f64(), incident.name);
+        let text =
+            format!("{name} runs on {}, {:.1} s after the last sign of {}", place.name, since.as_secs_f64(), incident.name);
         incident.add(now, Step::Started, text);
         return None;
     }

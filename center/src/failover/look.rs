@@ -146,7 +146,9 @@ fn ban(tx: &Tx, node: &Node, incident: &mut Incident, facts: &Facts) -> Result<(
 }
 
 fn unconfirmed(share: &str, name: &str) -> String {
-    format!("{share} has to confirm that {name} is cut off; if it cannot, switch {name} off and say so: lodge node confirm-off {name}")
+    format!(
+        "{share} has to confirm that {name} is cut off; if it cannot, switch {name} off and say so: lodge node confirm-off {name}"
+    )
 }
 
 /// What its neighbours say of it, when that is news.
@@ -181,7 +183,9 @@ fn go_on(tx: &Tx, before: &Incident, nodes: &[Node], facts: &Facts, plan: &Plan)
             let silent = if plan.is_wide { format!(" ({})", plan.held) } else { String::new() };
             incident.waits = unconfirmed(share, &incident.name) + &silent;
         }
-        (_, Some(worker)) if now.duration_since(worker.heard) <= SignedDuration::try_from(facts.timing.suspect).unwrap_or_default() => {
+        (_, Some(worker))
+            if now.duration_since(worker.heard) <= SignedDuration::try_from(facts.timing.suspect).unwrap_or_default() =>
+        {
             end(&mut incident, Step::Returned, "all signs of it are good again; nothing was taken from it", now);
         }
         _ => {}

@@ -203,7 +203,9 @@ fn brake(facts: &Facts, wrong: usize, workers: usize, all_lost: bool) -> Option<
         None => return this("no share node is registered".to_owned()),
         Some(share) if since(share.heard, facts.now) > facts.timing.suspect => {
             let name = &share.name;
-            return wide(format!("the share node {name} is silent itself: without it nothing can be fenced; bring {name} back"));
+            return wide(format!(
+                "the share node {name} is silent itself: without it nothing can be fenced; bring {name} back"
+            ));
         }
         Some(_) => {}
     }

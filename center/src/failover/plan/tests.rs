@@ -126,9 +126,8 @@ fn a_clock_that_jumps_fences_nobody() {
 
 fn any_worker(number: u128) -> impl Strategy<Value = Worker> {
     let age = prop_oneof![3 => 0..3i64, 1 => 3..40i64];
-    (age.clone(), proptest::option::of(age), any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.1)).prop_map(
-        move |(heard, file, holds, settled, banned)| Worker { holds, settled, banned, ..worker(number, heard, file) },
-    )
+    (age.clone(), proptest::option::of(age), any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+        .prop_map(move |(heard, file, holds, settled, banned)| Worker { holds, settled, banned, ..worker(number, heard, file) })
 }
 
 fn any_facts() -> impl Strategy<Value = Facts> {
