@@ -1,4 +1,4 @@
-//! demo, test, image, iso: everything a developer runs.
+//! demo, test, image, iso, bench: everything a developer runs.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use progress::Console;
 
+mod bench;
 mod demo;
 mod image;
 mod packages;
@@ -66,6 +67,8 @@ enum Command {
     ///
     /// The last line counts the VM tests. A VM test that fails prints the last lines of every console and where the whole ones are.
     Test(test::Arguments),
+    /// Measure what is promised, each figure beside what it is compared with, on virtual machines; ends with 1 when a bar is not held.
+    Bench(bench::Arguments),
     /// Install what building and testing need on Debian 12 or 13. The other commands do this by themselves.
     Setup {
         /// Only say what would be installed and why.
@@ -106,6 +109,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Console { name } => demo::attach::run(&name),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Setup { dry_run: true } => {
             println!("{}", setup::explain()?.trim_end());
             Ok(())

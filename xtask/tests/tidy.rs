@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("installer", &["model", "sys", "network", "client"]),
     ("template", &["model", "sys"]),
     ("agent", &["model", "sys", "network", "client", "template"]),
+    ("bench", &["model", "sys"]),
     ("center", &["model"]),
     ("cli", &["model", "client"]),
     ("qemu-tests", &["model"]),

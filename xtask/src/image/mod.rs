@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    progress::Progress,
+    progress::{Console, Progress},
     setup::{self, tools::Tools},
 };
 use stamp::{Key, Stamps};
@@ -29,7 +29,7 @@ mod initrd;
 pub mod iso;
 pub mod mkosi;
 mod modules;
-mod programs;
+pub mod programs;
 mod root;
 pub mod stamp;
 mod tree;
@@ -128,6 +128,11 @@ pub fn ensure(progress: &dyn Progress) -> Result<Artifacts> {
         programs,
         tools,
     })
+}
+
+/// The program that VM tests put into environments, built.
+pub fn probe() -> Result<PathBuf> {
+    programs::probe(&Console::new()?, &source_dir())
 }
 
 /// The second build waits. The lock goes with the file that is returned.

@@ -12,7 +12,7 @@ use super::{
     Builder,
     stamp::{Key, sha256},
 };
-use crate::progress::run;
+use crate::progress::{Progress, run};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -56,16 +56,40 @@ impl Built {
     }
 }
 
+/// Build the program that VM tests put into environments. It is static, and never on the image.
+pub fn probe(progress: &dyn Progress, source: &Path) -> Result<PathBuf> {
+    let mut command = cargo_build(source, true);
+    command.args(["--package", "lodge-sys", "--bin", "lodge-probe"]);
+    run(progress, &mut command).context("building the probe")?;
+    Ok(target_dir(source, true).join(TARGET).join("release/lodge-probe"))
+}
+
+fn target_dir(source: &Path, is_static: bool) -> PathBuf {
+    source.join(if is_static { "target/static" } else { "target" })
+}
+
+fn cargo_build(source: &Path, is_static: bool) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(source).args(["build", "--release", "--locked"]);
+    if is_static {
+        command.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    }
+    command.arg("--target-dir").arg(target_dir(source, is_static));
+    command
+}
+
+/// Build the program that benches run on a node and in environments. It is static, and never on the image.
+pub fn bench(builder: &Builder) -> Result<PathBuf> {
+    let source = builder.source();
+    run(builder.progress, cargo_build(source, true).args(["--package", "lodge-bench"]))
+        .context("building the bench's program")?;
+    Ok(target_dir(source, true).join(TARGET).join("release/bench"))
+}
+
 /// Build them. Cargo itself knows what changed, so it is always asked.
 pub fn build(builder: &Builder) -> Result<Built> {
-    let target_dir = |is_static: bool| builder.source.join(if is_static { "target/static" } else { "target" });
     for is_static in [true, false] {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(&builder.source).args(["build", "--release", "--locked"]);
-        if is_static {
-            command.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-        }
-        command.arg("--target-dir").arg(target_dir(is_static));
+        let mut command = cargo_build(&builder.source, is_static);
         for program in PROGRAMS.iter().filter(|program| program.is_static == is_static) {
             command.args(["--package", program.package]);
         }
@@ -73,7 +97,7 @@ pub fn build(builder: &Builder) -> Result<Built> {
     }
     let mut paths = BTreeMap::new();
     for program in &PROGRAMS {
-        let dir = target_dir(program.is_static);
+        let dir = target_dir(&builder.source, program.is_static);
         let dir = if program.is_static { dir.join(TARGET) } else { dir };
         paths.insert(program.name, dir.join("release").join(program.name));
     }

@@ -82,8 +82,13 @@ pub fn ensure(progress: &dyn Progress, out: &Path) -> Result<Tools> {
 fn fetch(progress: &dyn Progress, home: &Path, target: &Path) -> Result<()> {
     own_apt(home, &apt::Mirrors::of_machine()?)?;
     run(progress, apt_get(home).args(["-q", "update"])).context("reading the package lists of Debian 13")?;
+    unpack(progress, home, &PACKAGES.map(|(name, _)| name), target)
+}
+
+/// Fetch packages, without what they need, and unpack them in a new directory.
+pub fn unpack(progress: &dyn Progress, home: &Path, packages: &[&str], target: &Path) -> Result<()> {
     let debs = home.join("debs");
-    run(progress, apt_get(home).args(["-q", "download"]).args(PACKAGES.map(|(name, _)| name)).current_dir(&debs))?;
+    run(progress, apt_get(home).args(["-q", "download"]).args(packages).current_dir(&debs))?;
     if target.exists() {
         fs::remove_dir_all(target).with_context(|| format!("clearing {}", target.display()))?;
     }

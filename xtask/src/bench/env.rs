@@ -1,0 +1,137 @@
+//! `bench env`: an environment beside what somebody would have without Lodge. Sides take turns, so that what changes on the host in the
+//! meantime changes for all of them.
+
+use anyhow::Result;
+
+use super::{
+    Options,
+    disk::{self, Disk},
+    guest::{Engine, Guest, NEIGHBOUR, number},
+    result::{Bar, Samples, Table},
+};
+use crate::demo;
+
+/// Where the work on files is done outside of the environment.
+const PLAIN: [(&str, &str); 2] = [("a plain directory on the share", "/share/bench"), ("local disk", "/state/bench")];
+/// Its environment.
+const WORKER: &str = "worker";
+
+/// Run it.
+pub fn run(options: &Options) -> Result<Table> {
+    let artifacts = demo::artifacts()?;
+    let disk = disk::ensure()?;
+    say("installing a site with one node");
+    let guest = Guest::install(artifacts, &disk)?;
+    let mut table = Table::new("env");
+    guest.order(NEIGHBOUR, 0, "256M")?;
+    guest.running(&[(NEIGHBOUR.to_owned(), 0)])?;
+    starts(&guest, options, &mut table)?;
+    files(&guest, &disk, options, &mut table)?;
+    memory(&guest, options, &mut table)?;
+    Ok(table)
+}
+
+/// From the command to the answer of sshd: the environment is created, and so are the peers' roots.
+fn starts(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
+    let [mut ours, mut crun, mut lxc] = [const { Samples(Vec::new()) }; 3];
+    // The first turn warms caches up on every side.
+    for turn in 0..=options.repeat {
+        let took = guest.start("timed", 1)?;
+        guest.destroy("timed")?;
+        let peer = |engine, samples: &mut Samples| -> Result<String> {
+            let (took, parts) = guest.start_peer(engine, 1)?;
+            guest.stop_peer(engine, 1)?;
+            samples.0.extend((turn > 0).then_some(took));
+            Ok(format!("{took:.2} s {parts}"))
+        };
+        let (by_crun, by_lxc) = (peer(Engine::Crun, &mut crun)?, peer(Engine::Lxc, &mut lxc)?);
+        ours.0.extend((turn > 0).then_some(took));
+        say(&format!("start {turn} of {}: ours {took:.2} s, crun {by_crun}, LXC {by_lxc}", options.repeat));
+    }
+    table.row("create to sshd, beside bare crun (s)", &ours, &crun, Bar::AtMost(1.15));
+    table.row("create to sshd, beside LXC (s)", &ours, &lxc, Bar::AtMost(1.0));
+    Ok(())
+}
+
+/// Figures of one place, over all turns.
+#[derive(Default)]
+struct Place {
+    untar: Samples,
+    remove: Samples,
+    sync: Samples,
+    read: Samples,
+}
+
+/// Work on files, in an environment, in a plain directory on the share, and on the node's own disk.
+fn files(guest: &Guest, disk: &Disk, options: &Options, table: &mut Table) -> Result<()> {
+    guest.order(WORKER, 1, "256M")?;
+    guest.running(&[(WORKER.to_owned(), 1)])?;
+    guest.equip(WORKER, disk)?;
+    guest.inside(WORKER, "write /root/large")?;
+    for (_, dir) in PLAIN {
+        guest.on_node(&format!("write {dir}/large"))?;
+    }
+    let mut inside = Place::default();
+    let mut plain: [Place; 2] = Default::default();
+    for turn in 1..=options.repeat {
+        inside.work(guest, "/root", &|command| guest.inside(WORKER, command))?;
+        for (place, (_, dir)) in plain.iter_mut().zip(PLAIN) {
+            place.work(guest, dir, &|command| guest.on_node(command))?;
+        }
+        say(&format!("files {turn} of {}", options.repeat));
+    }
+    let bars = [(Bar::AtLeast(5.0), Bar::AtLeast(0.8)), (Bar::None, Bar::None)];
+    for ((place, (name, _)), (untar, read)) in plain.iter().zip(PLAIN).zip(bars) {
+        table.row(format!("untar, beside {name} (files/s)"), &inside.untar, &place.untar, untar);
+        table.row(format!("rm, beside {name} (files/s)"), &inside.remove, &place.remove, Bar::None);
+        table.row(format!("synced 4 KiB, beside {name} (/s)"), &inside.sync, &place.sync, Bar::None);
+        table.row(format!("cold read, beside {name} (MiB/s)"), &inside.read, &place.read, read);
+    }
+    guest.destroy(WORKER)
+}
+
+impl Place {
+    fn work(&mut self, guest: &Guest, dir: &str, run: &dyn Fn(&str) -> Result<serde_json::Value>) -> Result<()> {
+        let files = run(&format!("files {dir}"))?;
+        self.untar.0.push(number(&files, "untar")?);
+        self.remove.0.push(number(&files, "remove")?);
+        self.sync.0.push(number(&run(&format!("sync {dir}"))?, "sync")?);
+        guest.forget()?;
+        self.read.0.push(number(&run(&format!("read {dir}/large"))?, "read")?);
+        Ok(())
+    }
+}
+
+/// Idle ones: both sides grow in turns, and what each step adds to the memory in use is theirs.
+fn memory(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
+    let mut counts = options.idle.clone();
+    counts.sort_unstable();
+    let (mut ours, mut lxc) = ((0, 0.0), (0, 0.0));
+    let mut used = guest.memory()?;
+    let mut added = |used_now: f64| std::mem::replace(&mut used, used_now).mul_add(-1.0, used_now);
+    for count in counts {
+        let names: Vec<(String, u8)> = (ours.0 + 1..=count).map(|number| (format!("idle{number}"), number)).collect();
+        for some in names.chunks(AT_ONCE) {
+            for (name, number) in some {
+                guest.order(name, *number, "48M")?;
+            }
+            guest.running(some)?;
+        }
+        ours = (count, ours.1 + added(guest.memory()?));
+        for number in lxc.0 + 1..=count {
+            guest.start_peer(Engine::Lxc, number)?;
+        }
+        lxc = (count, lxc.1 + added(guest.memory()?));
+        let each = |(count, bytes): (u8, f64)| Samples(vec![bytes / f64::from(count)]).map(|bytes| bytes / f64::from(1 << 20));
+        table.row(format!("memory of each of {count} idle, beside LXC (MiB)"), &each(ours), &each(lxc), Bar::Below(1.0));
+        say(&format!("memory of {count}: {:.1} MiB, LXC {:.1} MiB", each(ours).median(), each(lxc).median()));
+    }
+    Ok(())
+}
+
+/// Environments that are ordered before they are waited for.
+const AT_ONCE: usize = 10;
+
+fn say(text: &str) {
+    eprintln!("bench: {text}");
+}
