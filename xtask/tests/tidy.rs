@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bench", &["model", "sys"]),
     ("center", &["model"]),
     ("cli", &["model", "client"]),
+    ("protocol", &[]),
     ("qemu-tests", &["model"]),
     ("xtask", &["model", "qemu-tests"]),
 ];
