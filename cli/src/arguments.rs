@@ -2,6 +2,7 @@
 
 pub mod drain;
 pub mod environment;
+pub mod failover;
 pub mod hosting;
 pub mod rolling;
 
@@ -12,6 +13,7 @@ use lodge_model::ids::Fingerprint;
 use crate::amount::parse_label;
 use drain::{Down, Drain, Set};
 use environment::{Apply, Environment};
+use failover::{Arm, Disarm, Incident};
 use hosting::{Pool, Template, User};
 use rolling::Reboot;
 
@@ -80,6 +82,9 @@ pub enum Command {
     /// Nodes, and machines that want to become one.
     #[command(subcommand)]
     Node(Node),
+    /// Nodes that fell silent, and what became of what they ran.
+    #[command(subcommand)]
+    Incident(Incident),
     /// Permissions to write a disk.
     #[command(subcommand)]
     Ticket(Ticket),
@@ -270,6 +275,12 @@ pub enum Cluster {
                             lodge cluster reboot --status\n  lodge cluster reboot --continue"
     )]
     Reboot(Reboot),
+    /// Prove that any one node may die, or name what would not run then: each death is played with the rule that places environments.
+    Capacity,
+    /// Take nothing over from silent nodes until `lodge cluster arm`, as for planned work on the network.
+    Disarm(Disarm),
+    /// Take over from nodes that die again.
+    Arm(Arm),
     /// Show the center's version, fingerprint and bundle, and how many nodes are ready.
     Show,
 }

@@ -2,6 +2,7 @@
 
 mod drain;
 mod environment;
+mod failover;
 mod hosting;
 mod rolling;
 mod session;
@@ -51,6 +52,7 @@ async fn ask(command: Command, out: &Out) -> Result<u8> {
         Command::Pool(command) => hosting::pool(&center, command, out).await,
         Command::User(command) => hosting::user(&center, command, &login, out).await,
         Command::Node(command) => node(&center, command, out).await,
+        Command::Incident(command) => failover::incident(&center, command, out).await,
         Command::Ticket(Ticket::Ls) => {
             let tickets = center.tickets().await?;
             out.show(&tickets, |setting| view::tickets(&tickets, setting))
@@ -62,6 +64,9 @@ async fn ask(command: Command, out: &Out) -> Result<u8> {
         Command::Cluster(Cluster::Settings) => drain::settings(&center, out).await,
         Command::Cluster(Cluster::Set(asked)) => drain::set(&center, &asked, out).await,
         Command::Cluster(Cluster::Reboot(asked)) => rolling::reboot(&center, &asked, out).await,
+        Command::Cluster(Cluster::Capacity) => failover::capacity(&center, out).await,
+        Command::Cluster(Cluster::Disarm(asked)) => failover::disarm(&center, &asked, out).await,
+        Command::Cluster(Cluster::Arm(asked)) => failover::arm(&center, &asked, out).await,
         Command::Cluster(Cluster::Show) => {
             let cluster = center.cluster().await?;
             out.show(&cluster, |setting| view::cluster(&cluster, setting))

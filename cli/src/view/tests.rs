@@ -2,6 +2,7 @@
 //! difference before it is committed.
 
 mod environments;
+mod failover;
 
 use std::collections::BTreeMap;
 
