@@ -85,6 +85,13 @@ pub fn detach(target: &Path) -> Result<()> {
     umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).with_context(|| format!("detaching {}", target.display()))
 }
 
+/// Take a mount out of sight at once, and fail the requests that its server has not answered: whoever waits for them in the kernel goes on
+/// with an error. What was not written yet is lost.
+pub fn abandon(target: &Path) -> Result<()> {
+    let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    umount2(target, flags).with_context(|| format!("abandoning {}", target.display()))
+}
+
 /// How an unmount in bounded time ended.
 #[derive(Debug)]
 pub enum Unmounted {
@@ -117,11 +124,21 @@ pub fn unmount_within(target: &Path, limit: Duration) -> Result<Unmounted> {
 }
 
 /// Start an unmount in a child process and return at once. Its exit status is 0 or the error number of umount2(2). The caller
-/// waits for it; it may never end.
+/// waits for it; it may never end. A busy mount is refused by the kernel without a word to its server: then the server is asked for
+/// something, so that the child ends only if it answers.
 pub fn start_unmount(target: &Path) -> Result<Pid> {
     let path = CString::new(target.as_os_str().as_bytes()).context("naming a mount")?;
-    // SAFETY: umount2 reads a NUL-terminated string that was made before the fork and outlives it, and writes nothing.
-    let unmount = || unsafe { nix::libc::umount2(path.as_ptr(), nix::libc::UMOUNT_NOFOLLOW) };
+    let unmount = || {
+        // SAFETY: umount2 reads a NUL-terminated string that was made before the fork and outlives it, and writes nothing.
+        let status = unsafe { nix::libc::umount2(path.as_ptr(), nix::libc::UMOUNT_NOFOLLOW) };
+        if status != 0 && Errno::last() == Errno::EBUSY {
+            let mut room = std::mem::MaybeUninit::<nix::libc::statfs>::uninit();
+            // SAFETY: statfs reads the same string and writes to memory of its type, which nobody reads.
+            unsafe { nix::libc::statfs(path.as_ptr(), room.as_mut_ptr()) };
+            Errno::EBUSY.set();
+        }
+        status
+    };
     start_call(&unmount).with_context(|| format!("forking to unmount {}", target.display()))
 }
 

@@ -22,6 +22,7 @@ use lodge_sys::{
 use super::Engine;
 use crate::{
     log,
+    services::STOP_TIMEOUT,
     shutdown::{Phase, Shutdown},
     supervisor::Event,
     watchdog,
@@ -33,6 +34,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(3);
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(45);
 /// For everything else to be written back: a detached share whose server is dead would hold it up for ever.
 const SYNC_PATIENCE: Duration = Duration::from_secs(10);
+/// The same three once the share is known to hang: what hangs with it does not come back, and the machine is to go down all the same.
+const HUNG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A shutdown under way.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub struct GoingDown {
     entered: bool,
     may_proceed: bool,
     killed: bool,
+    /// The share's server does not answer: a service that uses it could not be ended, or the unmount did not end.
+    share_hangs: bool,
     until: Duration,
     targets: VecDeque<PathBuf>,
     /// A child at work and what it unmounts; `None` for a sync.
@@ -109,22 +114,37 @@ impl GoingDown {
         self.child = None;
     }
 
+    /// What is given to something that hangs when the share does.
+    fn patience(&self, usual: Duration) -> Duration {
+        if self.share_hangs { usual.min(HUNG_PATIENCE) } else { usual }
+    }
+
+    /// The disk of this machine has its time whatever the share does.
+    fn patience_of(&self, target: &Path) -> Duration {
+        match target {
+            target if target.starts_with(paths::SHARE) => self.patience(timing::SHARE_UNMOUNT),
+            target if target == Path::new(paths::AGENT_NAMESPACE) => self.patience(UNMOUNT_PATIENCE),
+            _ => UNMOUNT_PATIENCE,
+        }
+    }
+
     /// Unmount one after the other; true when none is left.
-    fn unmount_next(&mut self, now: Duration, patience: Duration) -> bool {
+    fn unmount_next(&mut self, now: Duration) -> bool {
         if let Some((_, target)) = &self.child {
             if now < self.until {
                 return false;
             }
             if let Some(target) = target {
-                detach(target, &format!("not done within {} s", patience.as_secs()));
+                abandon(target, self.patience_of(target));
+                self.share_hangs |= target.starts_with(paths::SHARE);
             }
             self.child = None;
         }
         while let Some(target) = self.targets.pop_front() {
             match mount::start_unmount(&target) {
                 Ok(pid) => {
+                    self.until = now + self.patience_of(&target);
                     self.child = Some((pid.as_raw(), Some(target)));
-                    self.until = now + patience;
                     return false;
                 }
                 Err(error) => detach(&target, &format!("{error:#}")),
@@ -142,9 +162,16 @@ impl Engine {
             None => {
                 log::notice(&format!("shutdown: {down}, by {}", cause_for_people(cause)));
                 let shutdown = Shutdown::begin(now, down, cause, &self.services);
-                let (targets, child) = (VecDeque::new(), None);
-                let begun =
-                    GoingDown { shutdown, entered: false, may_proceed: false, killed: false, until: now, targets, child };
+                let begun = GoingDown {
+                    shutdown,
+                    entered: false,
+                    may_proceed: false,
+                    killed: false,
+                    share_hangs: false,
+                    until: now,
+                    targets: VecDeque::new(),
+                    child: None,
+                };
                 self.going_down = Some(begun);
             }
             Some(going_down) => {
@@ -204,36 +231,45 @@ impl Engine {
                 is_over
             }
             Phase::Stop(unit) => {
+                let uses_share = self.services.get(unit).is_some_and(|service| service.uses_share);
                 if is_new {
-                    going_down.entered = true;
+                    going_down.enter(now, STOP_TIMEOUT);
                     let name = self.services.get(unit).map(|service| service.name).unwrap_or_default();
                     if self.supervisor.has_work_to_stop(unit) {
                         log::notice(&format!("shutdown: stopping {name}"));
                     }
                     self.feed(Event::Stop(unit));
                 }
-                self.supervisor.is_stopped(unit)
+                let is_over = self.supervisor.is_stopped(unit);
+                if let Some(going_down) = &mut self.going_down
+                    && uses_share
+                    && now > going_down.until
+                {
+                    going_down.share_hangs = true;
+                }
+                is_over
             }
             Phase::UnmountShare => {
                 if is_new {
-                    going_down.enter(now, timing::SHARE_UNMOUNT);
+                    going_down.enter(now, Duration::ZERO);
                     going_down.targets = targets(|mount| mount.target.starts_with(paths::SHARE));
                     if !going_down.targets.is_empty() {
                         log::notice("shutdown: unmounting the share");
                     }
                 }
-                going_down.unmount_next(now, timing::SHARE_UNMOUNT)
+                going_down.unmount_next(now)
             }
             Phase::KillAll => {
+                let patience = going_down.patience(KILL_PATIENCE);
                 if is_new {
-                    going_down.enter(now, KILL_PATIENCE);
+                    going_down.enter(now, patience);
                     if process::has_children() {
                         log::notice("shutdown: ending all processes");
                         signal_all(Signal::SIGTERM);
                     }
                 }
                 if now >= going_down.until && !going_down.killed {
-                    going_down.enter(now, KILL_PATIENCE);
+                    going_down.enter(now, patience);
                     going_down.killed = true;
                     signal_all(Signal::SIGKILL);
                 }
@@ -246,17 +282,18 @@ impl Engine {
             Phase::Unmount => {
                 if is_new {
                     self.children.close_logs();
-                    going_down.enter(now, UNMOUNT_PATIENCE);
+                    going_down.enter(now, Duration::ZERO);
                     going_down.targets = targets(is_worth_unmounting);
                     if !going_down.targets.is_empty() {
                         log::notice("shutdown: unmounting the state");
                     }
                 }
-                going_down.unmount_next(now, UNMOUNT_PATIENCE)
+                going_down.unmount_next(now)
             }
             Phase::Sync => {
                 if is_new {
-                    going_down.enter(now, SYNC_PATIENCE);
+                    let patience = going_down.patience(SYNC_PATIENCE);
+                    going_down.enter(now, patience);
                     going_down.child = mount::start_sync().ok().map(|pid| (pid.as_raw(), None));
                 }
                 let is_late = now >= going_down.until;
@@ -298,7 +335,21 @@ fn is_worth_unmounting(mount: &MountPoint) -> bool {
 
 fn detach(target: &Path, why: &str) {
     log::warning(&format!("shutdown: unmounting {}: {why}; detaching it", target.display()));
-    if let Err(error) = mount::detach(target) {
+    said(mount::detach(target));
+}
+
+/// Its server does not answer: whoever waits for it goes on with an error.
+fn abandon(target: &Path, limit: Duration) {
+    let seconds = limit.as_secs();
+    log::error(&format!(
+        "shutdown: unmounting {}: not done within {seconds} s; what was not written is lost",
+        target.display()
+    ));
+    said(mount::abandon(target));
+}
+
+fn said(done: Result<()>) {
+    if let Err(error) = done {
         log::error(&format!("shutdown: {error:#}"));
     }
 }
@@ -323,6 +374,31 @@ fn last_words(down: Down) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_that_hangs_takes_the_time_from_what_hangs_with_it_and_from_nothing_else() {
+        let begun = |share_hangs| GoingDown {
+            shutdown: Shutdown::begin(Duration::ZERO, Down::Poweroff, Cause::Button, &[]),
+            entered: false,
+            may_proceed: false,
+            killed: false,
+            share_hangs,
+            until: Duration::ZERO,
+            targets: VecDeque::new(),
+            child: None,
+        };
+        let (well, hung) = (begun(false), begun(true));
+        let (namespace, state) = (Path::new(paths::AGENT_NAMESPACE), Path::new("/state"));
+        assert_eq!(well.patience_of(Path::new(paths::SHARE)), timing::SHARE_UNMOUNT);
+        assert_eq!((well.patience_of(namespace), well.patience(KILL_PATIENCE)), (UNMOUNT_PATIENCE, KILL_PATIENCE));
+        assert_eq!((hung.patience_of(namespace), hung.patience_of(state)), (HUNG_PATIENCE, UNMOUNT_PATIENCE));
+        // From the agent's end on: it does not end, then everything that may hang after it.
+        let agent = STOP_TIMEOUT + Duration::from_secs(5);
+        let rest = hung.patience_of(Path::new(paths::SHARE)) + hung.patience(KILL_PATIENCE) * 2 + hung.patience_of(namespace);
+        assert!(agent + rest + hung.patience(SYNC_PATIENCE) < Duration::from_secs(30));
+        let agent_ends = timing::SHARE_UNMOUNT + rest + hung.patience(SYNC_PATIENCE);
+        assert!(agent_ends < Duration::from_secs(30));
+    }
 
     #[test]
     fn only_what_keeps_data_is_unmounted() {
