@@ -17,6 +17,8 @@ pub struct Artifacts {
     pub cli: PathBuf,
     /// Makes what only tests of a whole Debian need, the first time somebody asks.
     pub debian: fn() -> Result<Debian>,
+    /// Makes the program that tries in an environment what it must not be able to do (`sys/src/bin/probe.rs`), linked statically.
+    pub probe: fn() -> Result<PathBuf>,
 }
 
 /// A template that is a whole Debian, and packages to install in it.

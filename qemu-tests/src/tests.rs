@@ -22,7 +22,9 @@ mod env_input;
 mod env_many;
 mod environments;
 mod install;
+mod isolation;
 mod node_loss;
+mod noise;
 mod records;
 mod refusals;
 mod reinstall;
@@ -54,6 +56,12 @@ pub const TESTS: &[VmTest] = &[
         about: "servers on two nodes: HTTP, ssh, exec, isolation, forging, reboot and poweroff inside, snapshots; then nothing is left",
         in_default: true,
         run: environments::run,
+    },
+    VmTest {
+        name: "isolation",
+        about: "from root in one environment: nothing of node, kernel or neighbour; a neighbour answers while one spins, hoards and forks",
+        in_default: true,
+        run: isolation::run,
     },
     VmTest {
         name: "env-input",
@@ -96,6 +104,12 @@ pub const TESTS: &[VmTest] = &[
         about: "a registered node is installed again by order alone, and stays the node it was",
         in_default: true,
         run: reinstall::run,
+    },
+    VmTest {
+        name: "noisy-neighbour",
+        about: "processor, memory, forks, log, disk, files: one takes all it can get, a neighbour's answers take twice as long at most",
+        in_default: false,
+        run: noise::run,
     },
     VmTest {
         name: "env-stream",

@@ -84,6 +84,8 @@ programs! {
     RpcNfsd = "/usr/sbin/rpc.nfsd",
     /// Device manager.
     SystemdUdevd = "/usr/lib/systemd/systemd-udevd",
+    /// Changes the superblock of ext4.
+    Tune2fs = "/usr/sbin/tune2fs",
     /// Fires and awaits device events.
     Udevadm = "/usr/bin/udevadm",
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// An environment comes back from a reboot, or goes off, within this on the reference machine.
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 /// Bytes that go through `exec` and back.
 const STREAM: usize = 20 << 20;
 /// The same, where there is time.

@@ -97,7 +97,7 @@ pub fn artifacts() -> Result<lodge_qemu_tests::artifacts::Artifacts> {
     template::ensure(&progress, &[template::Name::Tiny])?;
     let (firmware, variables) = built.tools.ovmf();
     let (out, cli) = (image::out_dir(), built.programs.join("lodge"));
-    Ok(lodge_qemu_tests::artifacts::Artifacts { out, firmware, variables, cli, debian: packages::ensure })
+    Ok(lodge_qemu_tests::artifacts::Artifacts { out, firmware, variables, cli, debian: packages::ensure, probe: image::probe })
 }
 
 /// From here on Ctrl-C and SIGTERM are messages. They are blocked before there is another thread, so that every thread inherits it; the

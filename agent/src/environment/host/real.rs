@@ -6,6 +6,7 @@
 //! | `look.rs` | what is found, from kernel tables and `/run` alone |
 //! | `owner.rs` | the owner record on the share |
 //! | `disk.rs` | the lock, the loop device, the disk's file system |
+//! | `superblock.rs` | what a disk claims to be, before anything acts on it |
 //! | `template.rs` | the node's cache of templates and their mounts |
 //! | `root.rs` | template, disk and overlay as an environment's root |
 //! | `guest.rs` | files that are written into it |
@@ -26,6 +27,7 @@ mod look;
 mod owner;
 mod root;
 mod seccomp;
+mod superblock;
 mod tasks;
 mod template;
 #[cfg(test)]
@@ -117,7 +119,7 @@ impl Host for Real {
             Action::FetchTemplate(template) => self.fetch_template(template, progress)?,
             Action::Hold(order) => disk(&|| self.hold(order))?,
             Action::MakeDisk => disk(&|| Ok(self.make_disk(id)?))?,
-            Action::CheckDisk => disk(&|| Ok(self.check_disk(id)?))?,
+            Action::CheckDisk => disk(&|| self.check_disk(id))?,
             Action::GrowDisk(size) => disk(&|| self.grow_disk(id, *size))?,
             Action::Mount(order) => disk(&|| Ok(self.mount_root(order)?))?,
             Action::Create(order) => self.create(order)?,

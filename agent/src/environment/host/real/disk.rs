@@ -14,8 +14,10 @@ use lodge_sys::mount::mounts;
 use lodge_sys::program::Program;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use uuid::Uuid;
 
 use super::layout::{LOWER, NEW_DISK, Note, PRIVATE, ROOT, private_dir, remove_file};
+use super::superblock::Superblock;
 use super::{Real, StepError};
 use crate::{consoles, durable};
 
@@ -103,7 +105,7 @@ impl Real {
             Err(error) => return Err(error).with_context(|| format!("emptying {}", new.display())),
         };
         let extended = format!("nodiscard,root_owner=0:0,{zeroed}");
-        let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-E", &extended]);
+        let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-U", &id.to_string(), "-E", &extended]);
         call.arguments([&device.path]).run()?;
         file.sync_all().with_context(|| format!("syncing {}", new.display()))?;
         fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
@@ -111,20 +113,24 @@ impl Real {
         self.layout.notes(id).write(Note::Checked, &size)
     }
 
-    /// Check and repair its file system.
-    pub(super) fn check_disk(&self, id: EnvironmentId) -> Result<()> {
+    /// Check and repair its file system. One that Lodge has not made for this environment is checked as a whole, and is then its own.
+    pub(super) fn check_disk(&self, id: EnvironmentId) -> Result<(), StepError> {
         let device = self.need_loop(id)?;
         if self.is_mounted(id, PRIVATE)? {
-            bail!("it is mounted");
+            return Err(anyhow!("it is mounted").into());
         }
-        check(&device.path, &["-p"])?;
-        let size = if self.layout.growing(id).exists() {
-            file_system_size(&device.path)?
-        } else {
-            let disk = self.layout.disk(id);
-            fs::metadata(&disk).with_context(|| format!("looking at {}", disk.display()))?.len()
-        };
-        self.layout.notes(id).write(Note::Checked, &size)
+        let disk = self.layout.disk(id);
+        let size = fs::metadata(&disk).with_context(|| format!("looking at {}", disk.display()))?.len();
+        let is_known = ours(&device.path, size)? == Some(id.0);
+        check(&device.path, if is_known { &["-p"] } else { &["-f", "-p"] })?;
+        // A repair may have brought an older superblock back.
+        match ours(&device.path, size)? {
+            None => return Err(anyhow!("there is no file system on {}", disk.display()).into()),
+            Some(uuid) if uuid != id.0 => drop(Program::Tune2fs.call(["-U", &id.to_string()]).arguments([&device.path]).run()?),
+            Some(_) => {}
+        }
+        let size = if self.layout.growing(id).exists() { file_system_size(&device.path)? } else { size };
+        Ok(self.layout.notes(id).write(Note::Checked, &size)?)
     }
 
     /// Make it larger; never smaller.
@@ -237,6 +243,13 @@ pub(super) fn lock_file(path: &Path) -> Result<File> {
         Ok(file)
     };
     lock().with_context(|| format!("locking {}", path.display()))
+}
+
+/// The id on a disk of so many bytes; `None` where no superblock is found, of which there are copies.
+fn ours(device: &Path, size: u64) -> Result<Option<Uuid>, StepError> {
+    let Some(found) = Superblock::read(device)? else { return Ok(None) };
+    let refuse = |why| StepError::Refused(format!("its disk is not one that Lodge makes, and is left alone: {why}"));
+    found.is_ours(size).map(|()| Some(found.uuid())).map_err(refuse)
 }
 
 /// Check a file system, with more force when it needs it. What cannot be repaired safely by itself is repaired as far as it can be: a

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use lodge_model::environment::order::{Assignment, IDS};
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::idmap::{IdMap, IdRange, with_file_owner};
@@ -40,6 +40,9 @@ impl Real {
             self.clone_template(&order.template.digest)?.map_ids(&map)?.attach(&at(LOWER))?;
         }
         if !self.is_mounted(id, PRIVATE)? {
+            if self.layout.notes(id).read::<u64>(Note::Checked).is_none() {
+                bail!("its disk has not been checked");
+            }
             private_dir(&at(PRIVATE))?;
             let source = device.path.to_string_lossy().into_owned();
             let options = [("source", source.as_str()), ("errors", "remount-ro")];
@@ -61,6 +64,8 @@ impl Real {
                 unmount_idle(&target)?;
             }
         }
+        // It is checked before every mount.
+        self.layout.notes(id).remove(Note::Checked)?;
         self.unmount_idle_templates()
     }
 

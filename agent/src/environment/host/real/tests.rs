@@ -1,6 +1,7 @@
 //! The whole way of an environment on this machine's own kernel: loop devices, ext4, erofs, overlay, crun. They need root and crun; without
 //! control groups of version 2 everything but limits is tried.
 
+mod crafted;
 mod disks;
 mod life;
 mod worker;

@@ -142,6 +142,7 @@ fn snapshots_go_back_and_copies_stand_alone() {
         let copied = Assignment { id: copy, ..order.clone() };
         assert_eq!(content(&node, &copied), "two");
         twice(&node, copy, &Action::Hold(copied.clone().into()));
+        twice(&node, copy, &Action::CheckDisk);
         twice(&node, copy, &Action::Mount(copied.clone().into()));
         let (private, root) = (node.layout.on_node(copy).join("private"), node.layout.on_node(copy).join("root"));
         super::super::guest::write(&private, &root, &copied).unwrap();
