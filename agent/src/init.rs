@@ -1,5 +1,6 @@
 //! The agent's side of init's socket (`lodge_model::initproto`): a request, and the stream of events.
 
+use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,15 +16,32 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub async fn request(socket: &Path, request: &Request) -> Result<()> {
     let ask = async {
         let mut lines = connect(socket, request).await?;
-        match next(&mut lines).await? {
-            Line::Ok => Ok(()),
-            Line::Error(why) => bail!("init refuses: {why}"),
-            other => bail!("init answers {:?}", other.to_string()),
-        }
+        taken(&next(&mut lines).await?)
     };
     let answer =
         tokio::time::timeout(ANSWER, ask).await.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ANSWER.as_secs())));
     answer.with_context(|| format!("asking init at {} for {request}", socket.display()))
+}
+
+/// The same, for a thread that may wait.
+pub fn request_and_wait(socket: &Path, request: &Request) -> Result<()> {
+    let ask = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(format!("{request}\n").as_bytes())?;
+        let mut line = String::new();
+        std::io::BufReader::new(stream).read_line(&mut line)?;
+        taken(&line.trim().parse()?)
+    };
+    ask().with_context(|| format!("asking init at {} for {request}", socket.display()))
+}
+
+fn taken(answer: &Line) -> Result<()> {
+    match answer {
+        Line::Ok => Ok(()),
+        Line::Error(why) => bail!("init refuses: {why}"),
+        other => bail!("init answers {:?}", other.to_string()),
+    }
 }
 
 /// Events from now on.

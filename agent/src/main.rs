@@ -17,6 +17,7 @@ mod identity;
 mod init;
 mod join;
 mod leave;
+mod lifeline;
 mod login1;
 mod machine1;
 mod moments;

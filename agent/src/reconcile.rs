@@ -15,9 +15,9 @@ use std::time::Duration;
 use anyhow::Result;
 use lodge_model::answer::CenterAnswer;
 use lodge_model::api::Orders;
-use lodge_model::node::{BootFile, NodeFile, Role};
 use lodge_model::fence::{FenceOutcome, Fenced};
 use lodge_model::ids::{NodeId, TaskId};
+use lodge_model::node::{BootFile, NodeFile, Role};
 use lodge_model::paths;
 use tokio::sync::watch;
 

@@ -19,6 +19,7 @@ use crate::fence::marks::Marks;
 use crate::fence::{Witness, peers};
 use crate::identity::{self, Files, Identity, Standing};
 use crate::join;
+use crate::lifeline;
 use crate::login1::Service;
 use crate::login1::locks::{self, Locks};
 use crate::machine1;
@@ -124,7 +125,20 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
     let marks = if serves { Some(Marks::follow(Path::new(paths::SHARE_DATA))?) } else { None };
     let (peer_words, peers) = watch::channel(Vec::new());
     let asking = peers::follow(ordered.clone(), peer_words);
-    let (heard, _) = watch::channel(None);
+    let (heard, hearing) = watch::channel(None);
+    let is_worker = identity.file.roles.contains(&Role::Worker);
+    let lifeline = lifeline::Setting {
+        share: (!serves).then(|| paths::SHARE.into()),
+        node: identity.node,
+        boot: session::boot_id()?,
+        center: center.url().to_owned(),
+        init: paths::INIT_SOCKET.into(),
+        environments: environment::host::real::cgroup_of_all(),
+        orders: ordered.clone(),
+        heard: hearing,
+    };
+    // Where nothing can run there is nothing to answer for.
+    let lifeline = async { if is_worker { lifeline::run(lifeline).await } else { std::future::pending().await } };
     let mut session = Session {
         center: center.clone(),
         file: identity.file,
@@ -153,6 +167,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         ended = world.run(ordered, report_sender) => ended,
         ended = environments => ended.context("looking after the environments"),
         ended = asking => ended,
+        ended = lifeline => ended.context("holding the lifeline"),
     }
 }
 

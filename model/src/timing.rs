@@ -45,6 +45,9 @@ pub struct Timing {
     pub corroborate: Duration,
     /// A node that has reached neither share nor center for this long ends its environments. Longer than the lease.
     pub give_up: Duration,
+    /// How long an agent's word for what runs on its node goes; after that init restarts the machine. Longer than init's longest pause before
+    /// it starts a dead agent again.
+    pub vouch: Duration,
     /// How long a center that has just started listens before it takes anything over.
     pub listen: Duration,
 }
@@ -59,6 +62,7 @@ impl Timing {
             suspect: seconds(6),
             corroborate: seconds(2),
             give_up: SHARE_LEASE * factor + seconds(3),
+            vouch: seconds(40),
             listen: seconds(15),
         }
     }

@@ -33,7 +33,11 @@ impl Marks {
                 std::thread::sleep(timing::MARK / 2);
             }
         };
-        std::thread::Builder::new().name("marks".into()).stack_size(STACK).spawn(look).context("starting a thread for marks")?;
+        std::thread::Builder::new()
+            .name("marks".into())
+            .stack_size(STACK)
+            .spawn(look)
+            .context("starting a thread for marks")?;
         Ok(marks)
     }
 

@@ -59,7 +59,6 @@ fn mounted(mounts: &[mount::MountPoint]) -> Mounted {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,7 +34,7 @@ mod template;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
@@ -42,6 +42,7 @@ use lodge_model::drain::Counts;
 use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
 use lodge_network::{LinkSpec, Presence};
+use lodge_sys::cgroup::{self, Cgroup};
 
 use super::{Action, Container, Found, Host, Progress, StepError, TaskDone};
 pub use container::CRUN_ROOT;
@@ -60,6 +61,11 @@ pub struct Real {
 }
 
 type DiskLock = Arc<Mutex<()>>;
+
+/// The control group that those of all environments are below.
+pub fn cgroup_of_all() -> Cgroup {
+    Cgroup::at(Path::new(cgroup::ROOT).join(layout::CGROUPS))
+}
 
 impl Real {
     /// A node that has the share there (`paths::SHARE`, or `paths::SHARE_DATA` where it serves the share itself).

@@ -1,0 +1,128 @@
+//! The heartbeat file of this node on the share. A write waits for as long as the share's server is away, so it is done by a thread of its
+//! own; everybody else looks at when the last one went through.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use lodge_model::fence::{Mark, mark_path};
+use lodge_model::ids::{BootId, NodeId};
+use lodge_model::timing;
+use lodge_sys::mount::is_mounted;
+
+use super::Moment;
+use crate::moments::since_boot;
+
+const STACK: usize = 128 << 10;
+
+/// When the file was last written.
+#[derive(Clone, Debug)]
+pub struct Written(Option<Moment>);
+
+impl Written {
+    /// The node serves the share itself: there is nothing that it could be cut from.
+    pub fn always() -> Self {
+        Self(None)
+    }
+
+    /// Since the kernel started. The start of the last write that went through, so that it is never said to be younger than it is.
+    pub fn at(&self, now: Duration) -> Duration {
+        self.0.as_ref().map_or(now, Moment::get)
+    }
+}
+
+/// Write it for as long as the agent lives. Until the first write, its start counts as one.
+pub fn write_to(share: &Path, node: NodeId, boot: BootId) -> Result<Written> {
+    let last = Moment::now();
+    let (told, share) = (last.clone(), share.to_owned());
+    let write = move || {
+        let mut count = 0;
+        let mut complaint = String::new();
+        loop {
+            let began = since_boot();
+            count += 1;
+            match write_once(&share, node, &Mark { boot, count }, is_mounted) {
+                Ok(()) => {
+                    told.set(began);
+                    complaint.clear();
+                }
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    if text != complaint {
+                        tracing::warn!("writing the heartbeat file: {text}");
+                        complaint = text;
+                    }
+                }
+            }
+            std::thread::sleep((began + timing::MARK).saturating_sub(since_boot()));
+        }
+    };
+    std::thread::Builder::new().name("heartbeat".into()).stack_size(STACK).spawn(write).context("starting a thread")?;
+    Ok(Written(Some(last)))
+}
+
+/// In place and synced: whoever reads it reads a whole one, or the end of the one before, which is no JSON.
+fn write_once(share: &Path, node: NodeId, mark: &Mark, is_mounted: impl Fn(&Path) -> Result<bool>) -> Result<()> {
+    // Below an empty mount point it would be a file of the node's own.
+    if !is_mounted(share)? {
+        bail!("the share is not mounted");
+    }
+    let path = share.join(mark_path(node));
+    let text = serde_json::to_vec(mark).context("encoding it")?;
+    let mut file = open(&path, mark.count == 1).with_context(|| format!("opening {}", path.display()))?;
+    file.write_all(&text).and_then(|()| file.sync_data()).with_context(|| format!("writing {}", path.display()))
+}
+
+/// A boot's first one is shorter than the last one of the boot before.
+fn open(path: &Path, first: bool) -> std::io::Result<File> {
+    let open = || OpenOptions::new().write(true).create(true).truncate(first).open(path);
+    match open() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn boot(number: u128) -> BootId {
+        BootId(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn it_is_replaced_whole_also_by_a_new_boot() {
+        let share = tempfile::tempdir().unwrap();
+        let node = NodeId(Uuid::from_u128(3));
+        for (boot, count) in [(boot(1), 1), (boot(1), 99), (boot(1), 100), (boot(2), 1), (boot(2), 2)] {
+            let mark = Mark { boot, count };
+            write_once(share.path(), node, &mark, |_| Ok(true)).unwrap();
+            let text = fs::read(share.path().join(mark_path(node))).unwrap();
+            assert_eq!(serde_json::from_slice::<Mark>(&text).unwrap(), mark);
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_below_an_empty_mount_point() {
+        let share = tempfile::tempdir().unwrap();
+        let mark = Mark { boot: boot(1), count: 1 };
+        let error = write_once(share.path(), NodeId(Uuid::from_u128(3)), &mark, |_| Ok(false)).unwrap_err();
+        assert!(error.to_string().contains("not mounted"));
+        assert_eq!(fs::read_dir(share.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_share_of_its_own_is_never_lost() {
+        let now = Duration::from_secs(9);
+        assert_eq!(Written::always().at(now), now);
+        let last = Moment::default();
+        last.set(Duration::from_secs(5));
+        assert_eq!(Written(Some(last)).at(now), Duration::from_secs(5));
+    }
+}
