@@ -14,7 +14,6 @@ use lodge_sys::mount::mounts;
 use lodge_sys::program::Program;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use uuid::Uuid;
 
 use super::layout::{LOWER, NEW_DISK, Note, PRIVATE, ROOT, private_dir, remove_file};
 use super::superblock::Superblock;
@@ -121,13 +120,14 @@ impl Real {
         }
         let disk = self.layout.disk(id);
         let size = fs::metadata(&disk).with_context(|| format!("looking at {}", disk.display()))?.len();
-        let is_known = ours(&device.path, size)? == Some(id.0);
+        let own = id.0.as_u128();
+        let is_known = ours(&device.path, size)? == Some(own);
         check(&device.path, if is_known { &["-p"] } else { &["-f", "-p"] })?;
         // A repair may have brought an older superblock back.
         match ours(&device.path, size)? {
             None => return Err(anyhow!("there is no file system on {}", disk.display()).into()),
-            Some(uuid) if uuid != id.0 => drop(Program::Tune2fs.call(["-U", &id.to_string()]).arguments([&device.path]).run()?),
-            Some(_) => {}
+            Some(uuid) if uuid == own => {}
+            Some(_) => drop(Program::Tune2fs.call(["-U", &id.to_string()]).arguments([&device.path]).run()?),
         }
         let size = if self.layout.growing(id).exists() { file_system_size(&device.path)? } else { size };
         Ok(self.layout.notes(id).write(Note::Checked, &size)?)
@@ -246,7 +246,7 @@ pub(super) fn lock_file(path: &Path) -> Result<File> {
 }
 
 /// The id on a disk of so many bytes; `None` where no superblock is found, of which there are copies.
-fn ours(device: &Path, size: u64) -> Result<Option<Uuid>, StepError> {
+fn ours(device: &Path, size: u64) -> Result<Option<u128>, StepError> {
     let Some(found) = Superblock::read(device)? else { return Ok(None) };
     let refuse = |why| StepError::Refused(format!("its disk is not one that Lodge makes, and is left alone: {why}"));
     found.is_ours(size).map(|()| Some(found.uuid())).map_err(refuse)

@@ -8,7 +8,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use uuid::Uuid;
 
 /// Where it is on the device, and how long it is.
 const OFFSET: u64 = 1024;
@@ -44,11 +43,9 @@ impl Superblock {
         Ok((found.u16(0x38) == MAGIC).then_some(found))
     }
 
-    /// Whose disk it is, as `mkfs` was told.
-    pub(super) fn uuid(&self) -> Uuid {
-        let mut bytes = [0; 16];
-        bytes.iter_mut().zip(self.0.iter().skip(0x68)).for_each(|(to, from)| *to = *from);
-        Uuid::from_bytes(bytes)
+    /// Whose disk it is, as `mkfs` was told: a UUID.
+    pub(super) fn uuid(&self) -> u128 {
+        self.array(0x68).map_or(0, u128::from_be_bytes)
     }
 
     /// Whether it is such as Lodge makes, on a device of so many bytes; if not, why.
@@ -122,7 +119,7 @@ mod tests {
             let (disk, size) = made(features);
             let found = Superblock::read(disk.path()).unwrap().unwrap();
             assert_eq!(found.is_ours(size), Ok(()), "{features}");
-            assert_eq!(found.uuid(), Uuid::from_u128(0x4000_8000_0000_0000_0007));
+            assert_eq!(found.uuid(), 0x4000_8000_0000_0000_0007);
             assert!(found.is_ours(size - 1).unwrap_err().contains("claims"));
         }
     }

@@ -66,7 +66,7 @@ fn a_disk_of_unknown_origin_is_checked_as_a_whole_and_a_known_one_is_not() {
         let device = held(&node, &order);
         let uuid = || super::super::superblock::Superblock::read(Path::new(&device)).unwrap().unwrap().uuid();
         let is_whole = || Command::new("/usr/sbin/e2fsck").args(["-f", "-n", &device]).output().unwrap().status.success();
-        assert_eq!(uuid(), order.id.0, "mkfs gave it the environment's id");
+        assert_eq!(uuid(), order.id.0.as_u128(), "mkfs gave it the environment's id");
         // Wrong inside, and marked clean.
         let damage = || debugfs(&device, &["sif <12> links_count 77", "ssv free_blocks_count 7"]);
         damage();
@@ -76,7 +76,7 @@ fn a_disk_of_unknown_origin_is_checked_as_a_whole_and_a_known_one_is_not() {
         damage();
         twice(&node, order.id, &Action::CheckDisk);
         assert!(is_whole());
-        assert_eq!(uuid(), order.id.0, "from now on it is this environment's");
+        assert_eq!(uuid(), order.id.0.as_u128(), "from now on it is this environment's");
         twice(&node, order.id, &Action::Mount(order.clone().into()));
         let_go(&node, &order);
     });
