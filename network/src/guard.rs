@@ -7,8 +7,10 @@
 //! It assumes that every frame of an environment comes in by its port of the bridge. What is sent to an environment is not looked at.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::fs::MetadataExt as _,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -36,21 +38,54 @@ pub struct Guard {
     pub addresses: Vec<IpAddr>,
 }
 
+/// The environments that have a guard, by network namespace, once the kernel was asked. That takes a program each time, and the agent
+/// looks at every step: nobody but this process changes these chains. Forgotten when a change fails.
+static KNOWN: Mutex<Option<(u64, BTreeSet<EnvironmentId>)>> = Mutex::new(None);
+
 /// Guard the environment's port from now on in this way, whether the port is there yet or not.
 pub fn set(guard: &Guard) -> Result<()> {
-    apply(&rules(guard)).with_context(|| format!("guarding the link of environment {}", guard.id))
+    let known = |ids: &mut BTreeSet<EnvironmentId>| ids.insert(guard.id);
+    change(&rules(guard), known).with_context(|| format!("guarding the link of environment {}", guard.id))
 }
 
 /// Forget the guard of an environment, if there is one. Until its port is gone nothing passes it.
 pub fn remove(id: EnvironmentId) -> Result<()> {
-    apply(&removal(id)).with_context(|| format!("removing the guard of environment {id}"))
+    let known = |ids: &mut BTreeSet<EnvironmentId>| ids.remove(&id);
+    change(&removal(id), known).with_context(|| format!("removing the guard of environment {id}"))
 }
 
 /// The environments that have a guard.
-pub fn list() -> Result<Vec<EnvironmentId>> {
+pub fn list() -> Result<BTreeSet<EnvironmentId>> {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = namespace()?;
+    if let Some((space, ids)) = &*known
+        && *space == here
+    {
+        return Ok(ids.clone());
+    }
     // Without the table (nothing was ever guarded) nft says so and ends with 1; a table listing without a name never fails.
     let output = Program::Nft.call(["-j", "list", "chains", "bridge"]).deadline(DEADLINE).run().context("listing guards")?;
-    guarded(&output.text())
+    let ids = guarded(&output.text())?;
+    *known = Some((here, ids.clone()));
+    Ok(ids)
+}
+
+fn change(script: &str, note: impl FnOnce(&mut BTreeSet<EnvironmentId>) -> bool) -> Result<()> {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = known.take();
+    apply(script)?;
+    let here = namespace()?;
+    *known = before.filter(|(space, _)| *space == here);
+    if let Some((_, ids)) = &mut *known {
+        note(ids);
+    }
+    Ok(())
+}
+
+/// The network namespace of this thread, by its number.
+fn namespace() -> Result<u64> {
+    let path = "/proc/thread-self/ns/net";
+    Ok(std::fs::metadata(path).with_context(|| format!("looking at {path}"))?.ino())
 }
 
 pub(crate) fn apply(script: &str) -> Result<()> {
@@ -132,7 +167,7 @@ fn set_of<T: ToString>(addresses: &[T]) -> String {
 }
 
 /// The environments of a listing of chains (libnftables-json(5)).
-fn guarded(listing: &str) -> Result<Vec<EnvironmentId>> {
+fn guarded(listing: &str) -> Result<BTreeSet<EnvironmentId>> {
     let listing: Value = serde_json::from_str(listing).context("reading the listing of nft")?;
     let objects =
         listing.get("nftables").and_then(Value::as_array).context("reading the listing of nft: no \"nftables\" in it")?;

@@ -232,7 +232,7 @@ fn a_guard_follows_a_change_and_without_one_a_port_passes_nothing() {
     assert_eq!(arrive(&lab, &environment, &two()), [true, false]);
 
     lab.node.run(|| remove(spec(5).id).unwrap());
-    assert_eq!(lab.node.run(|| list().unwrap()), []);
+    assert_eq!(lab.node.run(|| list().unwrap()), [].into());
     let index = environment.index("eth0");
     environment.run(move || PacketSocket::open(index, ALL).unwrap().send(&udp4(OWN, OWN4, 1000)(b"")).unwrap());
     // Nothing tells of a dropped frame but the counter; the kernel is through with it at once or as soon as it comes to it.
@@ -274,6 +274,6 @@ fn only_our_chains_are_listed() {
         r#"{{"nftables": [{{"metainfo": {{}}}}, {{"chain": {{"table": "lodge", "name": "ports"}}}},
             {{"chain": {{"table": "other", "name": "environment-{id}"}}}}, {{"chain": {{"table": "lodge", "name": "environment-{id}"}}}}]}}"#
     );
-    assert_eq!(guarded(&listing).unwrap(), [id]);
+    assert_eq!(guarded(&listing).unwrap(), [id].into());
     assert!(guarded("{}").is_err() && guarded("").is_err());
 }
