@@ -9,11 +9,12 @@ use lodge_model::api::{Decision, Heartbeat, Orders};
 use lodge_model::environment::order::TaskOutcome;
 use lodge_model::ids::{MachineId, NodeId};
 use lodge_model::timing::{HEARTBEAT, LONG_POLL, SILENT_AFTER};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::boot::bundle::{Bundle, Bundles};
 use crate::console::Consoles;
 use crate::environments::reconcile;
+use crate::failover::look::look;
 use crate::fault::Fault;
 use crate::flow::machine::{self, BundleUrl};
 use crate::flow::{World, node};
@@ -29,6 +30,9 @@ const SHARE_WAIT: Duration = Duration::from_secs(8);
 
 /// Environments are looked at as a whole at least this often: pauses run out, and nobody says so.
 const PLAN_PERIOD: Duration = Duration::from_secs(10);
+
+/// Silent nodes are looked for this often.
+const GUARD_PERIOD: Duration = Duration::from_secs(1);
 
 /// What every handler shares.
 pub struct Center {
@@ -181,6 +185,20 @@ impl Center {
         let seen = self.world.live.last(node.id, node.seen);
         let limit = jiff::SignedDuration::try_from(SILENT_AFTER).unwrap_or(jiff::SignedDuration::ZERO);
         node.off.is_none() && seen.is_some_and(|seen| self.now().duration_since(seen) <= limit)
+    }
+
+    /// Look after the nodes that fall silent, for as long as the center runs. By the clock: silence sends no word.
+    pub async fn guard(self: Arc<Self>) {
+        let began = Instant::now();
+        let mut tick = tokio::time::interval(GUARD_PERIOD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let (world, now, up_for) = (Arc::clone(&self.world), self.now(), began.elapsed());
+            if let Err(Fault::Internal(error)) = self.store.transact(move |tx| look(tx, &world, up_for, now)).await {
+                tracing::error!("looking after silent nodes: {error:#}");
+            }
+        }
     }
 
     /// Log what time alone changes, for as long as the center runs. It begins late: after the center was away it is the center

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use lodge_model::environment::order::Usage;
 use lodge_model::ids::{BootId, Digest, EnvironmentId, NodeId};
 
+use crate::failover::signs::Signs;
+
 /// A sign of life that is newer than the stored one by this much is stored, too.
 pub const WRITE_AFTER: Duration = Duration::from_secs(10);
 
@@ -19,6 +21,8 @@ pub struct Live {
     nodes: Mutex<HashMap<NodeId, Seen>>,
     usages: Mutex<HashMap<EnvironmentId, Usage>>,
     warm: Mutex<HashMap<NodeId, BTreeSet<Digest>>>,
+    /// Signs of life other than heartbeats.
+    pub signs: Signs,
 }
 
 #[derive(Clone, Copy)]

@@ -12,6 +12,7 @@ mod config;
 mod console;
 mod decide;
 mod environments;
+mod failover;
 mod fault;
 mod files;
 mod flow;

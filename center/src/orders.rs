@@ -9,6 +9,7 @@ use lodge_model::environment::order::{Assignment, Task, TemplateRef};
 use lodge_model::fence::FenceOrders;
 use lodge_model::ids::NodeId;
 use lodge_model::node::Role;
+use lodge_model::reach::Reach;
 
 use crate::records::Node;
 
@@ -49,7 +50,7 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
     let serves = topology.share.as_ref().is_some_and(|(server, _)| *server == node.id);
     let former = node.orders.take();
     let generation = former.as_ref().map_or(0, |orders| orders.generation);
-    let Duties { environments, tasks, warm, leave, fence } = former.as_ref().map(Duties::of).unwrap_or_default();
+    let Duties { environments, tasks, warm, leave, absent, reach, fence } = former.as_ref().map(Duties::of).unwrap_or_default();
     let mut orders = Orders {
         generation,
         name: node.name.clone(),
@@ -62,6 +63,8 @@ pub fn refresh(node: &mut Node, topology: &Topology, reinstall_is_open: bool) ->
         sessions: Vec::new(),
         warm,
         leave,
+        absent,
+        reach,
         fence,
     };
     if former.as_ref() == Some(&orders) {
@@ -84,14 +87,18 @@ pub struct Duties {
     pub warm: Vec<TemplateRef>,
     /// What it does once it has been drained.
     pub leave: Option<Leave>,
+    /// Nodes whose last words it looks for.
+    pub absent: Vec<NodeId>,
+    /// Environments that it tries to reach.
+    pub reach: Vec<Reach>,
     /// Who is fenced, who is to be asked after.
     pub fence: FenceOrders,
 }
 
 impl Duties {
     fn of(orders: &Orders) -> Self {
-        let Orders { environments, tasks, warm, leave, fence, .. } = orders.clone();
-        Self { environments, tasks, warm, leave, fence }
+        let Orders { environments, tasks, warm, leave, absent, reach, fence, .. } = orders.clone();
+        Self { environments, tasks, warm, leave, absent, reach, fence }
     }
 }
 
@@ -99,9 +106,9 @@ impl Duties {
 pub fn refresh_duties(node: &mut Node, duties: Duties) -> bool {
     match &mut node.orders {
         Some(orders) if Duties::of(orders) != duties => {
-            let Duties { environments, tasks, warm, leave, fence } = duties;
+            let Duties { environments, tasks, warm, leave, absent, reach, fence } = duties;
             (orders.environments, orders.tasks, orders.warm, orders.leave) = (environments, tasks, warm, leave);
-            orders.fence = fence;
+            (orders.absent, orders.reach, orders.fence) = (absent, reach, fence);
             orders.generation += 1;
             true
         }

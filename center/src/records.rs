@@ -12,6 +12,7 @@ use lodge_model::node::Role;
 use lodge_model::ticket::{SignedTicket, Ticket};
 use serde::{Deserialize, Serialize};
 
+use crate::failover::records::Ban;
 use crate::store::Record;
 
 /// A machine that has said something at least once.
@@ -84,6 +85,25 @@ pub struct Node {
     /// The boot that an operator has said has ended. It gets nothing to do any more.
     #[serde(default)]
     pub confirmed_off: Option<BootId>,
+    /// The boot that has said on the share that nothing is left of it.
+    #[serde(default)]
+    pub said_farewell: Option<BootId>,
+    /// A boot of it that is to be cut from the share, or is.
+    #[serde(default)]
+    pub ban: Option<Ban>,
+}
+
+impl Node {
+    /// The boot of it that is fenced with proof.
+    pub fn fenced(&self) -> Option<BootId> {
+        self.ban.as_ref().filter(|ban| ban.confirmed.is_some()).map(|ban| ban.boot)
+    }
+
+    /// Whether what a boot of it held may be given to others: another one has registered, it is fenced, or its end was confirmed.
+    pub fn has_ended(&self, boot: BootId) -> bool {
+        self.registered.as_ref().is_some_and(|registered| registered.boot != boot)
+            || [self.confirmed_off, self.said_farewell, self.fenced()].contains(&Some(boot))
+    }
 }
 
 /// What `MachineEvent::Installed` said.

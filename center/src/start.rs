@@ -75,6 +75,7 @@ async fn serve(
     tokio::spawn(stop_at_signal(handle.clone())?);
     tokio::spawn(Arc::clone(&center).watch());
     tokio::spawn(Arc::clone(&center).plan());
+    tokio::spawn(Arc::clone(&center).guard());
     if let Some(netboot) = netboot {
         netboot.serve(&center).await?;
     }

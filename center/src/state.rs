@@ -55,6 +55,9 @@ fn unready(node: &Node) -> Option<String> {
         let why = "an operator said that this machine is off, and its environments were given to other nodes; restart it";
         return Some(why.to_owned());
     }
+    if node.ban.as_ref().is_some_and(|ban| node.registered.as_ref().is_some_and(|registered| registered.boot == ban.boot)) {
+        return Some("it is cut off the share since it fell silent; it is let in again when it has restarted".to_owned());
+    }
     if let Some(problem) = &node.problem {
         return Some(problem.clone());
     }

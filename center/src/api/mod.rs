@@ -3,6 +3,7 @@
 mod body;
 mod drain;
 mod environments;
+mod failover;
 mod machines;
 mod node;
 mod openapi;
@@ -70,6 +71,12 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(rolling::order, rolling::show, rolling::cancel))
         .routes(routes!(rolling::go_on))
         .routes(routes!(drain::certify))
+        .routes(routes!(failover::incidents))
+        .routes(routes!(failover::incident))
+        .routes(routes!(failover::state))
+        .routes(routes!(failover::disarm))
+        .routes(routes!(failover::arm))
+        .routes(routes!(failover::capacity))
         .routes(routes!(pools::list, pools::add))
         .routes(routes!(pools::remove))
         .routes(routes!(environments::list, environments::create))

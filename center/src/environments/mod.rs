@@ -8,6 +8,7 @@
 //! | `records.rs` | what is kept |
 //! | `settle.rs` | who may run what: releases, epochs, placements, homes of tasks; pure |
 //! | `place.rs` | which node has room, or why none has; pure |
+//! | `capacity.rs` | whether any one node may die |
 //! | `phase.rs` | where an environment stands, in one word and one sentence; pure |
 //! | `addresses.rs`, `quota.rs` | pools, hardware addresses, id ranges; limits of users; pure |
 //! | `claims.rs` | what is unique in the cluster, taken and given back |
@@ -19,12 +20,14 @@
 //! | `view.rs` | what operators and users are shown |
 
 mod addresses;
+pub mod capacity;
 mod claims;
 pub mod drain;
 mod phase;
 mod place;
 pub mod pools;
 pub mod quota;
+pub mod reach;
 pub mod reconcile;
 pub mod records;
 pub mod report;

@@ -30,6 +30,10 @@ pub struct Room {
     pub boot: Option<BootId>,
     /// An operator's word that this boot has ended.
     pub confirmed_off: Option<BootId>,
+    /// The boot that has said on the share that nothing is left of it.
+    pub said_farewell: Option<BootId>,
+    /// This boot is fenced, with proof: nothing that it writes arrives any more.
+    pub fenced: Option<BootId>,
     /// Whether it runs environments at all.
     pub is_worker: bool,
     /// Why it takes nothing at present; empty where it does.
@@ -90,7 +94,7 @@ impl Held {
 impl Room {
     /// Whether orders given to this boot are void, because that boot has certainly ended.
     pub fn has_ended(&self, boot: BootId) -> bool {
-        self.boot.is_some_and(|now| now != boot) || self.confirmed_off == Some(boot)
+        self.boot.is_some_and(|now| now != boot) || [self.confirmed_off, self.said_farewell, self.fenced].contains(&Some(boot))
     }
 
     /// Bytes of memory that are not promised.

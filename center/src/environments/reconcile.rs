@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use lodge_model::api::NodeState;
 use lodge_model::environment::order::{self, Assignment, TemplateRef};
-use lodge_model::fence::FenceOrders;
 use lodge_model::ids::{Digest, NodeId};
 use lodge_model::node::Role;
 
 use super::addresses::id_base;
 use super::claims;
-use super::drain::{self, Drain, moves};
+use super::drain::{self, Drain, farewell, moves};
 use super::place::{Held, Room, reserve};
+use super::reach;
 use super::records::{Counters, Environment, Task};
 use super::rolling::{self, Rolling};
 use super::settle::{Cluster, settle};
+use crate::failover::incident;
+use crate::failover::orders::Fencing;
 use crate::fault::Fault;
 use crate::flow::{Whole, World, state_word};
 use crate::orders::{self, Duties};
@@ -47,6 +49,7 @@ pub fn run(tx: &Tx, world: &World, listens: bool, now: Timestamp) -> Result<Opti
     }
     drain::view::save(tx, &drains, &mut cluster, now)?;
     rolling::view::save(tx, rolling.as_ref(), cluster.rolling.as_ref(), now)?;
+    incident::follow(tx, &cluster.environments, now)?;
     refresh_orders(tx, &cluster, nodes)?;
     Ok(moves::next(&cluster, now))
 }
@@ -79,6 +82,8 @@ fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
         name: node.name.clone(),
         boot: node.registered.as_ref().map(|registered| registered.boot),
         confirmed_off: node.confirmed_off,
+        said_farewell: node.said_farewell,
+        fenced: node.fenced(),
         is_worker: node.roles.contains(&Role::Worker),
         unready: if state == NodeState::Ready { String::new() } else { told.clone() },
         cordoned: String::new(),
@@ -158,6 +163,9 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
             coming.entry(*to).or_default().insert(environment.template.digest.clone(), environment.template.clone());
         }
     }
+    let fencing = Fencing::of(&nodes, &incident::open(tx)?, cluster.settings.patience);
+    let absent = farewell::absent(cluster);
+    let reader = farewell::reader(cluster, &nodes);
     for mut node in nodes {
         let holder = node.registered.as_ref().map(|registered| (node.id, registered.boot));
         let duties = Duties {
@@ -165,7 +173,9 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
             tasks: todo.remove(&holder).unwrap_or_default(),
             warm: coming.remove(&node.id).unwrap_or_default().into_values().collect(),
             leave: cluster.drains.get(&node.id).and_then(drain::view::leave),
-            fence: FenceOrders::default(),
+            absent: if reader == Some(node.id) { absent.clone() } else { Vec::new() },
+            reach: reach::orders(cluster, node.id),
+            fence: fencing.orders(&node),
         };
         if orders::refresh_duties(&mut node, duties) {
             tx.put(&node)?;
@@ -202,7 +212,7 @@ fn assignment(environment: &Environment) -> Option<Assignment> {
 /// Names of the environments that a node has the right to run.
 pub fn on_node(tx: &Tx, node: &Node) -> Result<Vec<String>, Fault> {
     let is_held = |environment: &Environment| {
-        environment.place.as_ref().is_some_and(|place| place.node == node.id && node.confirmed_off != Some(place.boot))
+        environment.place.as_ref().is_some_and(|place| place.node == node.id && !node.has_ended(place.boot))
     };
     Ok(tx.list::<Environment>()?.into_iter().filter(is_held).map(|environment| environment.spec.name).collect())
 }

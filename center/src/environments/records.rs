@@ -10,6 +10,7 @@ use lodge_model::environment::view::{Phase, Pool, TaskView};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
+use super::reach::Check;
 use crate::store::Record;
 
 /// An environment.
@@ -67,6 +68,9 @@ pub struct Environment {
     /// Its last moves, the newest last; at most `MOVES_KEPT`.
     #[serde(default)]
     pub moves: Vec<MoveView>,
+    /// It has moved, and is to be reached.
+    #[serde(default)]
+    pub check: Option<Check>,
     /// Number of its last change, among all changes of environments.
     pub version: u64,
 }

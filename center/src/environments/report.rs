@@ -5,8 +5,9 @@ use lodge_model::api::Heartbeat;
 use lodge_model::environment::order::{Report, State, TaskOutcome, TaskReport};
 use lodge_model::ids::NodeId;
 
+use super::drain::farewell;
 use super::records::{Environment, Task};
-use super::{phase, reconcile, tasks};
+use super::{phase, reach, reconcile, tasks};
 use crate::fault::Fault;
 use crate::flow::World;
 use crate::store::Tx;
@@ -18,6 +19,12 @@ pub fn take_in(tx: &Tx, world: &World, node: NodeId, said: &Heartbeat, now: Time
     }
     for report in &said.tasks {
         task(tx, node, said, report, now)?;
+    }
+    for reached in &said.reached {
+        reach::take_in(tx, node, reached, now)?;
+    }
+    for word in &said.last_words {
+        farewell::take_in(tx, word, now)?;
     }
     Ok(())
 }

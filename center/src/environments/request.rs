@@ -73,6 +73,7 @@ pub fn new(
         waits: "it is about to be placed".to_owned(),
         moving: None,
         moves: Vec::new(),
+        check: None,
         version: 0,
     })
 }

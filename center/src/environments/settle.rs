@@ -3,7 +3,7 @@
 //!
 //! The one rule of it: the right to run an environment is given anew, with the next epoch, only after the old right has ended. It has
 //! ended when its holder said so in that very boot and epoch (`State::Released`), when that boot has certainly ended (the node has
-//! registered with another one), or when an operator said that the machine is off. Removals come before placements.
+//! registered with another one), when it is fenced with proof, or when an operator said that the machine is off. Removals come before placements.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +13,10 @@ use lodge_model::environment::order::{State, TaskKind, Want};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId, TaskId};
 
 use super::drain::{Drain, judge, moves, view};
-use super::phase;
 use super::place::{self, Demand, Room};
 use super::records::{Disk, Environment, GivenBack, Goal, Place, Task};
 use super::rolling::{Rolling, carry_on::carry_on};
+use super::{phase, reach};
 
 /// Everything that is settled.
 pub struct Cluster {
@@ -82,6 +82,7 @@ pub fn settle(cluster: &mut Cluster, now: Timestamp) -> Vec<EnvironmentId> {
     home_tasks(cluster);
     let busy = cluster.tasks.values().filter(|task| task.is_open() && task.node.is_some()).flat_map(Task::about).collect();
     moves::begin(cluster, &busy, now);
+    reach::assign(cluster, now);
     judge::judge(cluster, now);
     describe(cluster);
     gone

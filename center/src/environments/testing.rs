@@ -73,6 +73,7 @@ pub fn environment(name: &str, number: u32) -> Environment {
         waits: String::new(),
         moving: None,
         moves: vec![],
+        check: None,
         version: 0,
     }
 }
@@ -100,6 +101,8 @@ pub fn room(number: u128, mib: u64) -> Room {
         name: format!("node{number}"),
         boot: Some(boot_id(number)),
         confirmed_off: None,
+        said_farewell: None,
+        fenced: None,
         is_worker: true,
         unready: String::new(),
         cordoned: String::new(),

@@ -77,6 +77,8 @@ impl Rig {
             environments,
             tasks: vec![],
             warm: vec![],
+            last_words: vec![],
+            reached: vec![],
             signs: Default::default(),
         };
         self.run(|tx| node::beat(tx, &self.world, node_id(number), &said, at(self.now)))

@@ -197,6 +197,8 @@ impl Node {
             told: None,
             labels: BTreeMap::new(),
             confirmed_off: None,
+            said_farewell: None,
+            ban: None,
         }
     }
 }

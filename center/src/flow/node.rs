@@ -6,6 +6,7 @@ use lodge_model::ids::NodeId;
 
 use super::{Whole, World, parse_address, refresh_all};
 use crate::environments::report;
+use crate::failover::hear;
 use crate::fault::Fault;
 use crate::live::WRITE_AFTER;
 use crate::records::{Node, Registered};
@@ -55,6 +56,7 @@ pub fn register(tx: &Tx, world: &World, id: NodeId, said: &Register, now: Timest
         node.share = ShareHealth::Unknown;
         node.carried_out = 0;
         node.told = None;
+        hear::started_anew(tx, node, said.boot, now)?;
     }
     world.live.saw(id, now);
     whole.save(tx, world, now)?;
@@ -87,6 +89,7 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     if world.live.has_warm(id, &said.warm) | world.live.saw(id, now) {
         tx.replan();
     }
+    hear::signs(tx, world, node, &said.signs, now)?;
     report::take_in(tx, world, id, said, now)?;
     let (state, _) = whole.state(&world.live, now);
     let node_told = whole.node.as_ref().and_then(|node| node.told);

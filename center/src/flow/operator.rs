@@ -14,6 +14,7 @@ use super::{Whole, World, refresh_all};
 use crate::decide::Grant;
 use crate::environments::drain::{Certified, Drain};
 use crate::environments::reconcile;
+use crate::failover;
 use crate::fault::Fault;
 use crate::records::{Machine, NameClaim, Node, TicketRecord};
 use crate::store::Tx;
@@ -178,7 +179,10 @@ pub fn confirm_off(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result
             SILENT_AFTER.as_secs()
         )));
     }
-    node.confirmed_off = Some(boot);
+    if node.confirmed_off != Some(boot) {
+        node.confirmed_off = Some(boot);
+        failover::request::confirmed_off(tx, world, node, boot, now)?;
+    }
     tx.replan();
     whole.log(tx, "confirmed-off", format!("an operator says that {name} is off; its environments go to other nodes"), now)?;
     whole.save(tx, world, now)

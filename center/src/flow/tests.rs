@@ -34,6 +34,8 @@ fn beat(generation: u64) -> Heartbeat {
         environments: vec![],
         tasks: vec![],
         warm: vec![],
+        last_words: vec![],
+        reached: vec![],
         signs: Default::default(),
     }
 }

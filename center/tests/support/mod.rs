@@ -250,6 +250,8 @@ pub fn heartbeat(boot: u128, share: ShareHealth, orders: &Orders) -> Heartbeat {
         environments: vec![],
         tasks: vec![],
         warm: orders.warm.iter().map(|template| template.digest.clone()).collect(),
+        last_words: vec![],
+        reached: vec![],
         signs: Default::default(),
     }
 }

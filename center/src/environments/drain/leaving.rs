@@ -117,13 +117,17 @@ pub fn certify(
 
 fn verify(signed: &SignedCertificate, der: &[u8]) -> Result<Certificate, Fault> {
     let wrong = |why: &str| Fault::bad_input(format!("certificate: {why}"));
+    check_signature(signed, der).map_err(|error| wrong(&format!("{error:#}")))?;
+    serde_json::from_str(&signed.payload).map_err(|error| wrong(&error.to_string()))
+}
+
+/// Whether it is signed with the key of this certificate (X.509, DER).
+pub fn check_signature(signed: &SignedCertificate, der: &[u8]) -> anyhow::Result<()> {
     let (_, parsed) = x509_parser::parse_x509_certificate(der).context("reading a node's certificate")?;
     let key = ring::signature::UnparsedPublicKey::new(
         &ring::signature::ECDSA_P256_SHA256_ASN1,
         parsed.public_key().subject_public_key.data.as_ref(),
     );
-    let signature =
-        BASE64.decode(&signed.signature).map_err(|error| wrong(&format!("its signature is not base64: {error}")))?;
-    key.verify(signed.payload.as_bytes(), &signature).map_err(|_| wrong("it is not signed with this node's key"))?;
-    serde_json::from_str(&signed.payload).map_err(|error| wrong(&error.to_string()))
+    let signature = BASE64.decode(&signed.signature).context("its signature is not base64")?;
+    key.verify(signed.payload.as_bytes(), &signature).map_err(|_| anyhow::anyhow!("it is not signed with this node's key"))
 }

@@ -9,8 +9,10 @@
 //! | `judge.rs` | how each environment of a drain stands, and the drain as a whole; pure |
 //! | `request.rs` | what operators and users ask for: drain, undrain, move, settings |
 //! | `leaving.rs` | what a node says when it goes: that it leaves, and its certificate |
+//! | `farewell.rs` | what it has left on the share when the center was away |
 //! | `view.rs` | what operators are shown, and the event log |
 
+pub mod farewell;
 pub mod judge;
 pub mod leaving;
 pub mod moves;

@@ -13,6 +13,7 @@ use lodge_model::environment::order::{State, Want};
 use lodge_model::ids::{EnvironmentId, NodeId};
 
 use crate::environments::place::{self, Demand, Room};
+use crate::environments::reach::Check;
 use crate::environments::records::{Environment, Goal, MOVES_KEPT, Move};
 use crate::environments::settle::Cluster;
 
@@ -238,7 +239,10 @@ pub fn follow(environment: &mut Environment, now: Timestamp) {
         stop_ms: since(moving.begun, moving.released.unwrap_or(now)),
         gap_ms: since(moving.begun, now),
         note,
+        reach: None,
     });
+    let is_reachable = !environment.addresses.is_empty();
+    environment.check = is_reachable.then_some(Check { epoch: environment.epoch, since: now, by: None });
     let surplus = environment.moves.len().saturating_sub(MOVES_KEPT);
     environment.moves.drain(..surplus);
     environment.moving = None;

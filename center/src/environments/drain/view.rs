@@ -63,6 +63,7 @@ pub fn moving(environment: &Environment) -> Option<MoveView> {
         stop_ms: None,
         gap_ms: None,
         note: moving.waits.clone(),
+        reach: None,
     })
 }
 

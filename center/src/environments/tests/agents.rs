@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use lodge_model::api::{Heartbeat, Orders, Register};
 use lodge_model::drain::{Cause, DrainOrder, Leaving, MoveOrder, Power};
+use lodge_model::fence::{FenceOutcome, Fenced, MarkAge, Signs};
 use lodge_model::ids::EnvironmentId;
 use lodge_model::layout::Slot;
 use lodge_model::node::Role;
@@ -12,6 +13,7 @@ use lodge_model::node::Role;
 use super::*;
 use crate::environments::drain;
 use crate::environments::records::Goal;
+use crate::failover::{incident, look::look};
 
 /// An agent: it does what its newest orders say, one step at a time, and remembers nothing over a boot.
 struct Agent {
@@ -25,7 +27,19 @@ struct Agent {
     /// Heartbeats on their way to the center, and answers on their way back.
     out: Vec<Heartbeat>,
     back: Vec<Orders>,
+    /// When it last wrote its heartbeat file, and with which boot.
+    marked: Option<(BootId, i64)>,
 }
+
+/// The node that serves the share. It does what its newest orders say before it speaks.
+struct Server {
+    orders: Option<Orders>,
+    /// Boots that cannot write any more.
+    cut: BTreeSet<(NodeId, BootId)>,
+}
+
+/// The server's number.
+const SERVER: u128 = 9;
 
 #[derive(Clone, Copy, PartialEq)]
 struct Held {
@@ -53,6 +67,13 @@ enum Event {
     Drain(usize, bool),
     Undrain(usize),
     ConfirmOff(usize),
+    /// The share node speaks; its orders arrive or are lost.
+    Serves(bool),
+    /// For a while a node says nothing while all others do.
+    Quiet(usize),
+    /// A node goes on with its heartbeat file alone.
+    Marks(usize),
+    Look,
     Plan,
     Time(i64),
 }
@@ -75,7 +96,11 @@ fn event() -> impl Strategy<Value = Event> {
         2 => which.prop_map(Event::Move),
         2 => (node.clone(), any::<bool>()).prop_map(|(node, by_itself)| Event::Drain(node, by_itself)),
         1 => node.clone().prop_map(Event::Undrain),
-        1 => node.prop_map(Event::ConfirmOff),
+        1 => node.clone().prop_map(Event::ConfirmOff),
+        3 => any::<bool>().prop_map(Event::Serves),
+        2 => node.clone().prop_map(Event::Quiet),
+        1 => node.prop_map(Event::Marks),
+        2 => Just(Event::Look),
         8 => Just(Event::Plan),
         3 => (1..40i64).prop_map(Event::Time),
     ]
@@ -84,6 +109,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct Play {
     rig: Rig,
     agents: Vec<Agent>,
+    server: Server,
     boots: u128,
 }
 
@@ -100,8 +126,17 @@ impl Play {
             held: BTreeMap::new(),
             out: vec![],
             back: vec![],
+            marked: None,
         };
-        Self { agents: vec![agent(1), agent(2)], boots: 100, rig }
+        rig.run(|tx| {
+            let roles = vec![Role::Center, Role::Share];
+            let node = Node { roles, ..testing::registered("center1", SERVER, "10.0.0.9") };
+            tx.put(&NameClaim { name: node.name.clone(), node: node.id })?;
+            tx.put(&Machine { node: Some(node.id), ..testing::machine(SERVER) })?;
+            tx.put(&node)?;
+            crate::flow::refresh_all(tx, at(100)).map(drop)
+        });
+        Self { agents: vec![agent(1), agent(2)], server: Server { orders: None, cut: BTreeSet::new() }, boots: 100, rig }
     }
 
     fn happens(&mut self, event: &Event) {
@@ -145,10 +180,62 @@ impl Play {
                 let _ = self.rig.store.transact_blocking(|tx| operator::confirm_off(tx, &self.rig.world, &name, now));
             }
             Event::ConfirmOff(_) => {}
+            Event::Serves(is_lost) => self.serves(*is_lost),
+            Event::Quiet(at) => {
+                for _ in 0..6 {
+                    self.rig.now += 2;
+                    (0..self.agents.len()).filter(|other| other != at).for_each(|other| self.beat(other));
+                    self.serves(false);
+                    self.look();
+                    self.rig.plan();
+                    self.check();
+                }
+            }
+            Event::Marks(at) => self.marks(*at),
+            Event::Look => self.look(),
             Event::Plan => self.rig.plan(),
             Event::Time(seconds) => self.rig.now += seconds,
         }
         self.check();
+    }
+
+    fn look(&self) {
+        let now = testing::at(self.rig.now);
+        self.rig.run(|tx| look(tx, &self.rig.world, std::time::Duration::from_secs(100), now));
+    }
+
+    /// Whoever is cut off cannot write.
+    fn marks(&mut self, at: usize) {
+        let agent = &mut self.agents[at];
+        if agent.is_on && !self.server.cut.contains(&agent.name()) {
+            agent.marked = Some((agent.boot, self.rig.now));
+        }
+    }
+
+    /// The share node carries out its newest orders and says how things stand.
+    fn serves(&mut self, is_lost: bool) {
+        let orders = self.server.orders.as_ref();
+        let banned = orders.map_or(&[][..], |orders| &orders.fence.banned);
+        let cut: BTreeSet<_> = banned.iter().map(|ban| (ban.node, ban.boot)).collect();
+        for agent in &self.agents {
+            let was_cut = self.server.cut.contains(&agent.name());
+            assert!(!was_cut || cut.contains(&agent.name()), "node{} is let in without a new boot", agent.number);
+        }
+        let confirmed = || FenceOutcome::Confirmed { at: 1, proof: "gone".into() };
+        let fenced = banned.iter().map(|ban| Fenced { id: ban.id, outcome: confirmed() }).collect();
+        let age = |at: i64| u64::try_from((self.rig.now - at) * 1000).unwrap();
+        let mark =
+            |agent: &Agent| agent.marked.map(|(boot, at)| MarkAge { node: node_id(agent.number), boot, age_ms: age(at) });
+        let signs = Signs { fenced, marks: self.agents.iter().filter_map(mark).collect(), peers: vec![] };
+        let generation = orders.map_or(0, |orders| orders.generation);
+        self.server.cut = cut;
+        let said = Heartbeat { share: ShareHealth::Serving, generation, signs, ..self.agents[0].heartbeat() };
+        let said = Heartbeat { boot: BootId(uuid::Uuid::from_u128(77)), environments: vec![], warm: vec![], ..said };
+        let now = testing::at(self.rig.now);
+        let orders = self.rig.run(|tx| node::beat(tx, &self.rig.world, node_id(SERVER), &said, now));
+        if !is_lost {
+            self.server.orders = Some(orders);
+        }
     }
 
     /// By an operator, or because the machine goes down, which it says itself.
@@ -167,6 +254,7 @@ impl Play {
     }
 
     fn beat(&mut self, at: usize) {
+        self.marks(at);
         self.speak(at);
         self.arrive(at, true);
         self.answer(at, false);
@@ -200,7 +288,11 @@ impl Play {
         let agent = &mut self.agents[at];
         let Some(orders) = agent.back.pop().filter(|_| agent.is_on && !is_lost) else { return };
         if agent.orders.as_ref().is_none_or(|newest| newest.generation <= orders.generation) {
+            let is_fenced = orders.fence.fenced == Some(agent.boot);
             agent.orders = Some(orders);
+            if is_fenced {
+                self.boots(at);
+            }
         }
     }
 
@@ -238,9 +330,10 @@ impl Play {
         });
     }
 
+    /// A copy on a node that is cut off is none: what it writes does not arrive.
     fn check(&self) {
         let mut running = BTreeSet::new();
-        for agent in &self.agents {
+        for agent in self.agents.iter().filter(|agent| !self.server.cut.contains(&agent.name())) {
             for (id, _) in agent.held.iter().filter(|(_, held)| held.runs) {
                 assert!(running.insert(*id), "{id} runs twice");
             }
@@ -261,6 +354,7 @@ impl Play {
         for _ in 0..40 {
             self.rig.now += 5;
             for at in 0..self.agents.len() {
+                self.marks(at);
                 self.speak(at);
                 self.arrive(at, true);
                 self.rig.plan();
@@ -271,11 +365,18 @@ impl Play {
                 }
                 self.check();
             }
+            self.serves(false);
+            self.look();
         }
     }
 }
 
 impl Agent {
+    /// What the share knows it by.
+    fn name(&self) -> (NodeId, BootId) {
+        (node_id(self.number), self.boot)
+    }
+
     fn heartbeat(&self) -> Heartbeat {
         let orders = self.orders.iter().flat_map(|orders| &orders.environments);
         let reports = orders.map(|order| {
@@ -301,6 +402,8 @@ impl Agent {
             environments: reports.collect(),
             tasks: vec![],
             warm: self.orders.iter().flat_map(|orders| &orders.warm).map(|template| template.digest.clone()).collect(),
+            last_words: vec![],
+            reached: vec![],
             signs: Default::default(),
         }
     }
@@ -337,6 +440,8 @@ proptest! {
             play.happens(event);
         }
         play.calm();
+        prop_assert_eq!(play.rig.run(incident::open), vec![]);
+        prop_assert!(play.rig.run(|tx| tx.list::<Node>()).iter().all(|node| node.ban.is_none()));
         for environment in play.rig.run(|tx| tx.list::<Environment>()) {
             let holders = play.agents.iter().filter(|agent| agent.held.get(&environment.id).is_some_and(|held| held.runs)).count();
             match environment.goal {

@@ -4,10 +4,17 @@ use lodge_model::timing::{MARK, Timing};
 use proptest::prelude::*;
 
 use super::*;
-use crate::environments::testing::{boot_id, node_id};
 use crate::testing::at;
 
 const NOW: i64 = 1000;
+
+fn node_id(number: u128) -> NodeId {
+    NodeId(uuid::Uuid::from_u128(1000 + number))
+}
+
+fn boot_id(number: u128) -> BootId {
+    BootId(uuid::Uuid::from_u128(9000 + number))
+}
 
 /// A worker that was heard so many seconds ago, and whose file was seen to change so many seconds before the share node's last word.
 fn worker(number: u128, heard: i64, file: Option<i64>) -> Worker {
