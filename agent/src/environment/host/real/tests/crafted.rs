@@ -30,9 +30,11 @@ fn debugfs(device: &str, commands: &[&str]) {
     }
 }
 
+type Craft = fn(&str);
+
 #[test]
 fn a_disk_that_lodge_would_not_make_is_left_alone() {
-    let crafts: [(&str, fn(&str)); 6] = [
+    let crafts: [(&str, Craft); 6] = [
         ("features", |device| debugfs(device, &["feature mmp"])),
         ("features", |device| debugfs(device, &["feature inline_data"])),
         ("journal", |device| debugfs(device, &["ssv journal_inum 0", "ssv journal_dev 0x0801"])),
