@@ -144,7 +144,7 @@ impl Session {
             let Report { share, generation, problem, fenced } = report.clone();
             let Reports { environments, tasks, warm, .. } = kept.clone();
             let signs = self.witness.signs(fenced);
-            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, signs };
+            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, signs, last_words: Vec::new(), reached: Vec::new() };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),
