@@ -11,6 +11,7 @@
 //! | `open ID` | listen on `CONSOLES_DIR/ID.sock` for a console from crun (`--console-socket`); the newest one replaces the one before |
 //! | `attach ID` | after `ok`, messages both ways: four bytes of length (big endian), then a `session::Frame`. To the client the end of what was printed before and everything new as `Stdout`; from it `Stdin` and `Resize`. Also while no console is there: the next one is attached to as it comes |
 //! | `log ID` | after `ok`, what is kept of what was printed, to the end of the stream |
+//! | `close ID` | no console is to come any more; what was printed is kept, and whoever is attached waits |
 //! | `forget ID` | hang up, and remove what was kept |
 //!
 //! It never blocks an environment because of somebody who is attached and does not read: that one misses output and is told how much.
@@ -69,10 +70,15 @@ pub fn socket_for(id: EnvironmentId) -> Result<PathBuf> {
     Ok(Path::new(paths::CONSOLES_DIR).join(format!("{id}.sock")))
 }
 
+/// Let go of the console of an environment that has ended; its log stays. Blocking; calling it again is harmless.
+pub fn close(id: EnvironmentId) -> Result<()> {
+    ask(Path::new(paths::CONSOLES_SOCKET), &format!("close {id}")).with_context(|| format!("closing the console of {id}"))
+}
+
 /// Hang up the console of an environment that is gone from this node for good, and remove its log. Blocking; calling it again is
 /// harmless.
 pub fn forget(id: EnvironmentId) -> Result<()> {
-    ask(Path::new(paths::CONSOLES_SOCKET), &format!("forget {id}")).with_context(|| format!("closing the console of {id}"))
+    ask(Path::new(paths::CONSOLES_SOCKET), &format!("forget {id}")).with_context(|| format!("forgetting the console of {id}"))
 }
 
 fn ask(socket: &Path, request: &str) -> Result<()> {

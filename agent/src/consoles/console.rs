@@ -115,6 +115,20 @@ impl Console {
         }
     }
 
+    /// Let go of the terminal of an environment that has ended. What it printed last is kept, and whoever is attached stays.
+    pub fn close(&self) {
+        let Some(terminal) = self.terminal.take() else { return };
+        let mut piece = vec![0; PIECE];
+        while let Ok(Some(read @ 1..)) = terminal.read_now(&mut piece) {
+            self.printed(piece.get(..read).unwrap_or_default());
+        }
+    }
+
+    /// Whether anybody is attached.
+    pub fn is_watched(&self) -> bool {
+        self.attached.borrow().iter().any(|attached| !attached.pieces.is_closed())
+    }
+
     /// Hang up on the environment and on whoever is attached, and remove what was kept.
     pub fn remove(&self) -> io::Result<()> {
         self.terminal.replace(None);

@@ -94,6 +94,7 @@ impl Holder {
             }
             "attach" => (self.console(id), After::Attach),
             "log" => (self.console(id), After::Log),
+            "close" => (self.close(id)?, After::Nothing),
             "forget" => {
                 let console = self.console(id);
                 self.consoles.borrow_mut().remove(&id);
@@ -128,6 +129,19 @@ impl Holder {
             }
         }
         Ok(())
+    }
+
+    /// Take no terminal any more; of a console that nobody is attached to only the log stays.
+    fn close(&self, id: EnvironmentId) -> Result<Rc<Console>> {
+        let console = self.console(id);
+        console.close();
+        let mut consoles = self.consoles.borrow_mut();
+        match consoles.get_mut(&id).filter(|_| console.is_watched()) {
+            Some(held) => held.listener.take().iter().for_each(JoinHandle::abort),
+            None => drop(consoles.remove(&id)),
+        }
+        remove_socket(&self.places.socket_of(id))?;
+        Ok(console)
     }
 }
 

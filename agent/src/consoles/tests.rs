@@ -151,6 +151,24 @@ fn whoever_does_not_read_holds_nobody_up_and_is_told_what_is_missing() {
 }
 
 #[test]
+fn a_closed_console_keeps_its_log_and_whoever_is_attached_and_nothing_else() {
+    Node::new().with(async |node| {
+        let sockets = || std::fs::read_dir(&node.places.dir).unwrap().count();
+        assert!(ended(node.start("echo first").await).await.success());
+        node.ask("close").await.unwrap();
+        assert_eq!((sockets(), node.log().await.trim()), (0, "first"));
+        let (mut output, _input) = node.attach().await;
+        node.ask("close").await.unwrap();
+        node.ask("close").await.unwrap();
+        let child = node.start("echo second").await;
+        until(&mut output, "second").await;
+        assert!(ended(child).await.success());
+        node.ask("close").await.unwrap();
+        assert_eq!(sockets(), 0);
+    });
+}
+
+#[test]
 fn what_is_forgotten_is_hung_up_on_and_its_log_is_gone() {
     Node::new().with(async |node| {
         let child = node.start("trap 'exit 7' HUP; echo here; while :; do read x || exit 8; done").await;

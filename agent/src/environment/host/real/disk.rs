@@ -171,6 +171,9 @@ impl Real {
         for device in self.loops_of(id)? {
             loopdev::detach(&device.path, DETACH_LIMIT)?;
         }
+        if let Err(error) = consoles::close(id) {
+            tracing::warn!("{error:#}");
+        }
         Ok(remove_node_dir(&self.layout.on_node(id))?)
     }
 
