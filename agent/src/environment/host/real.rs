@@ -9,6 +9,7 @@
 //! | `superblock.rs` | what a disk claims to be, before anything acts on it |
 //! | `template.rs` | the node's cache of templates and their mounts |
 //! | `root.rs` | template, disk and overlay as an environment's root |
+//! | `link.rs` | its link, and the question who has its addresses |
 //! | `guest.rs` | files that are written into it |
 //! | `config.rs`, `seccomp.rs` | what the container engine is told |
 //! | `container.rs` | making, starting and ending it, and its limits |
@@ -23,6 +24,7 @@ mod disk;
 mod guest;
 mod layout;
 mod left;
+mod link;
 mod look;
 mod owner;
 mod root;
@@ -37,11 +39,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use lodge_model::drain::Counts;
-use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
+use lodge_model::environment::order::{TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
-use lodge_network::{LinkSpec, Presence};
 use lodge_sys::cgroup::{self, Cgroup};
 
 use super::{Action, Container, Found, Host, Progress, StepError, TaskDone};
@@ -58,6 +59,8 @@ pub struct Real {
     templates: Mutex<()>,
     /// Held while a disk is copied, attached, mounted or let go of: tasks and steps come from different threads.
     disks: Mutex<BTreeMap<EnvironmentId, DiskLock>>,
+    /// Who has an address was asked a moment ago; forgotten, it is asked again.
+    unclaimed: Mutex<BTreeMap<EnvironmentId, link::Unclaimed>>,
 }
 
 type DiskLock = Arc<Mutex<()>>;
@@ -78,7 +81,7 @@ impl Real {
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
-        Self { layout, node, boot, templates: Mutex::default(), disks: Mutex::default() }
+        Self { layout, node, boot, templates: Mutex::default(), disks: Mutex::default(), unclaimed: Mutex::default() }
     }
 
     /// Do something while no other thread does anything with this disk.
@@ -95,18 +98,6 @@ impl Real {
     /// Whether a thread does something with this disk now.
     fn is_disk_busy(&self, id: EnvironmentId) -> bool {
         matches!(self.disk_lock(id).try_lock(), Err(std::sync::TryLockError::WouldBlock))
-    }
-
-    fn attach_link(&self, order: &Assignment) -> Result<()> {
-        let Some(pid) = self.init_of(order.id).map(|init| init.pid) else { bail!("it has no namespaces yet") };
-        if lodge_network::look(order.id)? == Presence::No {
-            let addresses: Vec<_> = order.addresses.iter().map(|address| address.ip).collect();
-            let taken = lodge_network::probe(&addresses).context("asking who has its addresses")?;
-            if let Some(taken) = taken.first() {
-                bail!("address {} is in use: {} answers for it", taken.address, taken.mac);
-            }
-        }
-        lodge_network::attach(pid.unsigned_abs(), &LinkSpec::of(order))
     }
 }
 
@@ -128,7 +119,7 @@ impl Host for Real {
             Action::CheckDisk => disk(&|| self.check_disk(id))?,
             Action::GrowDisk(size) => disk(&|| self.grow_disk(id, *size))?,
             Action::Mount(order) => disk(&|| Ok(self.mount_root(order)?))?,
-            Action::Create(order) => self.create(order)?,
+            Action::Create(order) => self.create_and_ask(order)?,
             Action::Attach(order) => self.attach_link(order)?,
             Action::Start => self.start(id)?,
             Action::SetLimits(limits) => self.set_limits(id, *limits)?,

@@ -56,6 +56,7 @@ pub(super) fn write(private: &Path, root: &Path, order: &Assignment) -> Result<(
         let record_path = private.join(RECORD);
         let mut record: Record =
             fs::read(&record_path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let before = record.clone();
         let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = root.context("opening its root")?;
         if record.environment.is_some_and(|before| before != order.id) {
@@ -73,6 +74,12 @@ pub(super) fn write(private: &Path, root: &Path, order: &Assignment) -> Result<(
         if let Err(error) = write_keys(&root, &order.ssh_keys, &mut record) {
             tracing::warn!("environment {}: writing authorized_keys: {error:#}", order.name);
         }
+        if record == before {
+            return Ok(());
+        }
+        // All at once: each sync is a way to the share and back. The record comes after what it tells of.
+        let disk = File::open(private).with_context(|| format!("opening {}", private.display()))?;
+        rustix::fs::syncfs(&disk).with_context(|| format!("syncing {}", private.display()))?;
         let temporary = private.join(format!(".{RECORD}"));
         let save = || -> Result<()> {
             let mut file = File::create(&temporary)?;
@@ -181,7 +188,7 @@ fn replace(dir: &OwnedFd, name: &str, mode: u32, text: &[u8]) -> Result<()> {
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(dir, &temporary, flags, Mode::from_raw_mode(mode)).context("making it")?);
-    file.write_all(text).and_then(|()| file.sync_all()).context("writing it")?;
+    file.write_all(text).context("writing it")?;
     renameat(dir, &temporary, dir, name).context("renaming it")
 }
 
