@@ -187,6 +187,7 @@ mod tests {
             stop_ms: Some(900),
             gap_ms: Some(2500),
             note: String::new(),
+            reach: None,
         };
         let last = done("2026-11-22T09:00:00Z");
         let goes_on = MoveView { at: None, gap_ms: None, ..last.clone() };

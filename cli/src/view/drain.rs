@@ -67,7 +67,11 @@ pub fn moved(done: &MoveView) -> String {
     let to = done.to.as_deref().unwrap_or("-");
     let stop = done.stop_ms.map_or(String::new(), |stop| format!(" (stop {})", gap(Some(stop))));
     let note = if done.note.is_empty() { String::new() } else { format!("; {}", done.note) };
-    format!("moved from {} to {to} by {}, away for {}{stop}{note}", done.from, done.way, gap(done.gap_ms))
+    let reach = done.reach.as_ref().map_or(String::new(), |reach| match reach.problem.as_str() {
+        "" => format!("; reached from {} after {} ms", reach.from, reach.ms),
+        problem => format!("; not reached from {}: {problem}", reach.from),
+    });
+    format!("moved from {} to {to} by {}, away for {}{stop}{note}{reach}", done.from, done.way, gap(done.gap_ms))
 }
 
 fn head(view: &DrainView, setting: &Setting) -> String {
@@ -187,6 +191,7 @@ mod tests {
             stop_ms: Some(1100),
             gap_ms: Some(3250),
             note: String::new(),
+            reach: None,
         };
         assert_eq!(moved(&done), "moved from node1 to node2 by restart, away for 3.2 s (stop 1.1 s)");
     }
