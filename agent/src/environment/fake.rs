@@ -182,6 +182,9 @@ impl Inner {
             Action::Unmount => {
                 assert_eq!((found.container, found.processes), (Container::No, 0), "nothing uses it when it is unmounted");
                 found.mounts = if is_half { Mounts::Partly } else { Mounts::No };
+                if !is_half && matches!(found.disk, Disk::Ready { .. }) {
+                    found.disk = Disk::Unchecked;
+                }
             }
             Action::Release { .. } => {
                 assert_eq!((found.mounts, found.link), (Mounts::No, false), "the lock is let go of last");
