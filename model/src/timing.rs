@@ -62,7 +62,7 @@ impl Timing {
             suspect: seconds(6),
             corroborate: seconds(2),
             give_up: SHARE_LEASE * factor + seconds(3),
-            vouch: seconds(40),
+            vouch: Duration::from_secs(30) + seconds(10),
             listen: seconds(15),
         }
     }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use lodge_model::api::{EventView, NodeDetail, NodeView, TicketView};
 use lodge_model::environment::view::{EnvironmentView, TemplateView};
+use lodge_model::incident::IncidentView;
 use serde::de::DeserializeOwned;
 
 /// What the center's console says once, at its first start: `… lodge login URL --ca FINGERPRINT --token TOKEN`.
@@ -109,6 +110,11 @@ impl Operator {
     /// `lodge env show NAME`.
     pub fn environment(&self, name: &str) -> Result<EnvironmentView> {
         self.json(&["env", "show", name, "--json"])
+    }
+
+    /// `lodge incident ls`, the newest first.
+    pub fn incidents(&self) -> Result<Vec<IncidentView>> {
+        self.json(&["incident", "ls", "--json"])
     }
 
     /// `lodge template ls`.

@@ -21,6 +21,7 @@ mod env_debian;
 mod env_input;
 mod env_many;
 mod environments;
+mod failover;
 mod install;
 mod isolation;
 mod node_loss;
@@ -74,6 +75,36 @@ pub const TESTS: &[VmTest] = &[
         about: "by an operator and by the power button: all environments run elsewhere, nothing acknowledged is lost, counted zeros",
         in_default: true,
         run: drain::run,
+    },
+    VmTest {
+        name: "failover-dead",
+        about: "a node loses power, a kernel crashes, while an environment writes: it serves elsewhere by itself, timeline, nothing lost",
+        in_default: true,
+        run: failover::dead,
+    },
+    VmTest {
+        name: "failover-frozen",
+        about: "a node stops for a minute and goes on, an agent hangs: not one byte after the fence, let in only after a restart",
+        in_default: false,
+        run: failover::frozen,
+    },
+    VmTest {
+        name: "failover-cut",
+        about: "a node is cut from everybody, from the center alone, from the share alone: told apart, no two copies, back by itself",
+        in_default: false,
+        run: failover::cut,
+    },
+    VmTest {
+        name: "failover-center",
+        about: "the center is killed between the order to fence and its confirmation: taken over once, by the center's next start",
+        in_default: false,
+        run: failover::center,
+    },
+    VmTest {
+        name: "failover-power",
+        about: "the share is restarted: nobody is fenced; all power goes at once and comes back: everything runs again, nothing lost",
+        in_default: false,
+        run: failover::power,
     },
     VmTest {
         name: "node-loss",

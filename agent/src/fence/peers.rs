@@ -7,8 +7,11 @@ use anyhow::{Context as _, Result};
 use lodge_model::api::Orders;
 use lodge_model::fence::{Peer, PeerWord};
 use lodge_model::timing;
+use lodge_network::{Taken, probe_on};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+
+use crate::uplink;
 
 /// Ask for as long as the agent lives, and only while there is somebody to ask after.
 pub async fn follow(mut orders: watch::Receiver<Option<Orders>>, words: watch::Sender<Vec<PeerWord>>) -> Result<()> {
@@ -22,13 +25,12 @@ pub async fn follow(mut orders: watch::Receiver<Option<Orders>>, words: watch::S
         }
         let began = Instant::now();
         let asked: Vec<IpAddr> = peers.iter().map(|peer| peer.address).collect();
-        match tokio::task::spawn_blocking(move || lodge_network::probe(&asked)).await.context("waiting for a thread")? {
+        match tokio::task::spawn_blocking(move || ask(&asked)).await.context("waiting for a thread")? {
             Ok(found) => {
                 let found: Vec<IpAddr> = found.iter().map(|taken| taken.address).collect();
                 let said: Vec<PeerWord> = peers.iter().map(|peer| word(peer, &found)).collect();
                 words.send_if_modified(|last| std::mem::replace(last, said.clone()) != said);
             }
-            // A machine without a bridge has no word to give.
             Err(error) => {
                 let text = format!("asking after neighbours: {error:#}");
                 if text != complaint {
@@ -42,6 +44,10 @@ pub async fn follow(mut orders: watch::Receiver<Option<Orders>>, words: watch::S
             changed = orders.changed() => changed.context("waiting for orders")?,
         }
     }
+}
+
+fn ask(addresses: &[IpAddr]) -> Result<Vec<Taken>> {
+    probe_on(&uplink::read()?.interface, addresses)
 }
 
 fn word(peer: &Peer, found: &[IpAddr]) -> PeerWord {
