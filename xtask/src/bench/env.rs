@@ -24,7 +24,7 @@ pub fn run(options: &Options) -> Result<Table> {
     let guest = Guest::install(artifacts, &disk)?;
     let mut table = Table::new("env");
     guest.order(NEIGHBOUR, 0, "256M")?;
-    guest.running(&[(NEIGHBOUR.to_owned(), 0)])?;
+    guest.answering([0])?;
     starts(&guest, options, &mut table)?;
     files(&guest, &disk, options, &mut table)?;
     memory(&guest, options, &mut table)?;
@@ -65,7 +65,7 @@ struct Place {
 /// Work on files, in an environment, in a plain directory on the share, and on the node's own disk.
 fn files(guest: &Guest, disk: &Disk, options: &Options, table: &mut Table) -> Result<()> {
     guest.order(WORKER, 1, "256M")?;
-    guest.running(&[(WORKER.to_owned(), 1)])?;
+    guest.answering([1])?;
     guest.equip(WORKER, disk)?;
     guest.inside(WORKER, "write /root/large")?;
     for (_, dir) in PLAIN {
@@ -108,14 +108,12 @@ fn memory(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
     counts.sort_unstable();
     let (mut ours, mut lxc) = ((0, 0.0), (0, 0.0));
     let mut used = guest.memory()?;
-    let mut added = |used_now: f64| std::mem::replace(&mut used, used_now).mul_add(-1.0, used_now);
+    let mut added = |now: f64| now - std::mem::replace(&mut used, now);
     for count in counts {
-        let names: Vec<(String, u8)> = (ours.0 + 1..=count).map(|number| (format!("idle{number}"), number)).collect();
-        for some in names.chunks(AT_ONCE) {
-            for (name, number) in some {
-                guest.order(name, *number, "48M")?;
-            }
-            guest.running(some)?;
+        let new: Vec<u8> = (ours.0 + 1..=count).collect();
+        for some in new.chunks(AT_ONCE) {
+            some.iter().try_for_each(|number| guest.order(&format!("idle{number}"), *number, "48M"))?;
+            guest.answering(some.iter().copied())?;
         }
         ours = (count, ours.1 + added(guest.memory()?));
         for number in lxc.0 + 1..=count {

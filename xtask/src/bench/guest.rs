@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lodge_model::environment::view::{EnvironmentView, Phase};
+use lodge_model::environment::view::EnvironmentView;
 use lodge_qemu_tests::{
     api::Operator,
     hosting::{Hosting, TINY},
@@ -116,16 +116,9 @@ impl Guest {
         self.operator.lodge(&["env", "destroy", name, "--yes", "--wait"]).map(drop)
     }
 
-    /// Wait until environments run and answer.
-    pub fn running(&self, names: &[(String, u8)]) -> Result<()> {
-        for (name, number) in names {
-            self.on_node(&format!("watch {}", Self::address(*number)))?;
-            let found = self.operator.environment(name)?;
-            if found.phase != Phase::Running {
-                bail!("{name} answers and is shown as {}: {}", found.phase.word(), found.reason);
-            }
-        }
-        Ok(())
+    /// Wait until environments answer.
+    pub fn answering(&self, numbers: impl IntoIterator<Item = u8>) -> Result<()> {
+        numbers.into_iter().try_for_each(|number| self.on_node(&format!("watch {}", Self::address(number))).map(drop))
     }
 
     /// Start a peer: seconds from the command to the answer of its ssh server, and of the parts.
