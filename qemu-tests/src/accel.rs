@@ -79,6 +79,14 @@ impl Host {
         limit.mul_f64(self.slowness)
     }
 
+    /// How patient a cluster of guests must be with silent nodes: translated machines stall for seconds.
+    pub fn patience(&self) -> u32 {
+        match self.accel {
+            Accel::Kvm => 1,
+            Accel::Tcg => self.scale(Duration::from_secs(4)).as_secs_f64().ceil() as u32,
+        }
+    }
+
     /// Find out, or remember what this boot of the host has found out. `LODGE_ACCEL=tcg` or `kvm` forbids trying the other.
     pub fn probe(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;

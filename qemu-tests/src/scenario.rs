@@ -65,7 +65,9 @@ pub fn start_center(rack: &mut Rack) -> Result<Operator> {
     let spec = rack::center_spec(&rack.artifacts);
     rack.add(spec)?.switch_on()?;
     rack.machine(CENTER)?.wait_ready(0, INSTALL_LIMIT).context("installing the center machine")?;
-    rack.operator(INSTALL_LIMIT)
+    let operator = rack.operator(INSTALL_LIMIT)?;
+    operator.lodge(&["cluster", "set", "--patience", &rack.host.patience().to_string()])?;
+    Ok(operator)
 }
 
 /// Build and switch on blank nodes, all at once.
