@@ -45,7 +45,8 @@ use lodge_sys::mountns;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::leave::Leaver;
+use crate::farewell::Farewell;
+use crate::leave::{Count, Leaver};
 use crate::moments::since_boot;
 use host::Host as _;
 use host::real::Real;
@@ -67,6 +68,10 @@ pub struct Setting {
     pub is_share_well: watch::Receiver<bool>,
     /// The node's key.
     pub key: KeyPem,
+    /// Its certificate (PEM).
+    pub certificate: String,
+    /// Who says the last word when the node goes down.
+    pub farewell: watch::Sender<Option<Arc<Farewell>>>,
     /// The certificate of a drain that has been issued last.
     pub issued: watch::Sender<Option<TaskId>>,
     /// Its orders.
@@ -86,6 +91,16 @@ pub fn enter_namespace() -> Result<()> {
 pub async fn run(setting: Setting) -> Result<()> {
     let host = Arc::new(Real::new(&setting.share, setting.node, setting.boot));
     let counting = Arc::clone(&host);
+    let count: Count = Arc::new(move || counting.count());
+    setting.farewell.send_replace(Some(Arc::new(Farewell {
+        node: setting.node,
+        boot: setting.boot,
+        key: setting.key.clone(),
+        certificate: setting.certificate,
+        share: setting.share.clone(),
+        has_share: has_share(&setting.share),
+        count: Arc::clone(&count),
+    })));
     let (say, events) = mpsc::unbounded_channel();
     let (ended, exits) = mpsc::unbounded_channel();
     let told = Arc::default();
@@ -107,7 +122,7 @@ pub async fn run(setting: Setting) -> Result<()> {
         key: setting.key,
         center: setting.center.clone(),
         init: paths::INIT_SOCKET.into(),
-        count: Arc::new(move || counting.count()),
+        count,
         orders: setting.orders.clone(),
         issued: setting.issued,
     };

@@ -64,6 +64,11 @@ impl Identity {
         KeyPem(self.key.clone())
     }
 
+    /// Its certificate (PEM).
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
     /// Its way to the center.
     pub fn center(&self) -> Result<Center> {
         let auth = Auth::Certificate { cert_pem: self.certificate.clone(), key_pem: self.key.clone() };

@@ -93,15 +93,19 @@ impl Leaver {
     async fn certify(&self, id: TaskId) -> Result<()> {
         let count = Arc::clone(&self.count);
         let counts = tokio::task::spawn_blocking(move || count()).await.context("waiting for a thread")??;
-        let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let at = i64::try_from(at).unwrap_or(i64::MAX);
-        let certificate = Certificate { id, node: self.node, boot: self.boot, at, counts };
+        let certificate = Certificate { id, node: self.node, boot: self.boot, at: unix_time(), counts };
         let reply = self.center.certify(&sign_certificate(&certificate, &self.key)?).await?;
         anyhow::ensure!(reply.issued, "{}", reply.why);
         tracing::info!("this node has been drained; its certificate is issued");
         self.issued.send_replace(Some(id));
         Ok(())
     }
+}
+
+/// Seconds since 1970, by this node's clock.
+pub fn unix_time() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn down(power: Power) -> Down {

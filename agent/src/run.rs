@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::console;
 use crate::environment::report::Reports;
 use crate::environment::{self, Setting};
+use crate::farewell::Farewell;
 use crate::fence::marks::Marks;
 use crate::fence::{Witness, peers};
 use crate::identity::{self, Files, Identity, Standing};
@@ -24,6 +25,7 @@ use crate::login1::Service;
 use crate::login1::locks::{self, Locks};
 use crate::machine1;
 use crate::moments::{self, Moments};
+use crate::outlook;
 use crate::reconcile::World;
 use crate::reconcile::plan::Report;
 use crate::session::{self, Session};
@@ -53,6 +55,7 @@ struct Ends {
     silent: watch::Receiver<bool>,
     told: watch::Sender<Reports>,
     issued: watch::Sender<Option<TaskId>>,
+    farewell: watch::Sender<Option<Arc<Farewell>>>,
 }
 
 /// The bus objects and init's announcements; none of them ever ends.
@@ -63,6 +66,7 @@ fn follow_shutdown(locks: Arc<Locks>, center: watch::Receiver<Option<Center>>) -
     let (silent_sender, silent) = watch::channel(false);
     let (told_sender, told) = watch::channel(Reports::default());
     let (issued_sender, issued) = watch::channel(None);
+    let (farewell_sender, farewell) = watch::channel(None);
     let init = Path::new(paths::INIT_SOCKET).to_owned();
     tokio::spawn(Service { locks: Arc::clone(&locks), going_down: is_going_down, init: init.clone() }.run());
     tokio::spawn(machine1::run(environments.clone()));
@@ -76,10 +80,11 @@ fn follow_shutdown(locks: Arc<Locks>, center: watch::Receiver<Option<Center>>) -
         told,
         silent: silent_sender,
         center,
+        farewell,
         leaving_node,
     };
     tokio::spawn(shutdown.run());
-    Ends { leaving, environments: reports, silent, told: told_sender, issued: issued_sender }
+    Ends { leaving, environments: reports, silent, told: told_sender, issued: issued_sender, farewell: farewell_sender }
 }
 
 /// Who this node is; a new center's machine is admitted by its own center first.
@@ -119,6 +124,8 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         leaving: ends.leaving,
         reports: ends.environments.clone(),
         key: identity.key(),
+        certificate: identity.certificate().to_owned(),
+        farewell: ends.farewell,
         issued: ends.issued,
     });
     let serves = identity.file.roles.contains(&Role::Share);
@@ -139,6 +146,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
     };
     // Where nothing can run there is nothing to answer for.
     let lifeline = async { if is_worker { lifeline::run(lifeline).await } else { std::future::pending().await } };
+    let (outlook, looking) = outlook::follow(ordered.clone(), Path::new(share_of(&identity.file.roles)));
     let mut session = Session {
         center: center.clone(),
         file: identity.file,
@@ -150,6 +158,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         silent: ends.silent,
         told: ends.told,
         witness: Witness { marks, peers },
+        outlook,
         heard,
     };
     tokio::spawn(async move {
@@ -167,6 +176,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         ended = world.run(ordered, report_sender) => ended,
         ended = environments => ended.context("looking after the environments"),
         ended = asking => ended,
+        ended = looking => ended,
         ended = lifeline => ended.context("holding the lifeline"),
     }
 }

@@ -23,6 +23,7 @@ use crate::durable;
 use crate::environment::report::Reports;
 use crate::fence::Witness;
 use crate::moments::{self, Moments, since_boot};
+use crate::outlook::Outlook;
 use crate::reconcile::plan::Report;
 use crate::uplink;
 use crate::watch::FileWatch;
@@ -56,6 +57,8 @@ pub struct Session {
     pub told: watch::Sender<Reports>,
     /// What this node has seen of others.
     pub witness: Witness,
+    /// The same for the center's questions about them.
+    pub outlook: Outlook,
     /// When the center answered last, since the kernel started.
     pub heard: watch::Sender<Option<Duration>>,
 }
@@ -144,7 +147,10 @@ impl Session {
             let Report { share, generation, problem, fenced } = report.clone();
             let Reports { environments, tasks, warm, .. } = kept.clone();
             let signs = self.witness.signs(fenced);
-            let heartbeat = Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, signs, last_words: Vec::new(), reached: Vec::new() };
+            let last_words = self.outlook.last_words.borrow().clone();
+            let reached = self.outlook.reached.borrow().clone();
+            let heartbeat =
+                Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, last_words, reached, signs };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),

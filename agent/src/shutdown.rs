@@ -19,11 +19,12 @@ use tokio::time::timeout;
 
 use crate::backoff::Backoff;
 use crate::environment::report::Reports;
+use crate::farewell::Farewell;
 use crate::init::{self, Events};
 use crate::login1::inhibitors::{Book, Operation};
 use crate::login1::locks::Locks;
 use crate::moments::since_boot;
-use drain::LeavingNode;
+use drain::{LeavingNode, cause_of, power_of};
 
 /// What the agent needs for its own last words, within the deadline.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -33,6 +34,8 @@ const STOP_TIME: Duration = Duration::from_secs(60);
 const TAKE_DOWN: Duration = Duration::from_secs(5);
 /// What the last report takes on its way to the center.
 const LAST_REPORT: Duration = Duration::from_secs(4);
+/// What it takes to leave the last word on the share.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// The center is waited for so long when nothing runs here.
 const NOTHING_TO_MOVE: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -55,6 +58,8 @@ pub struct Shutdown {
     pub silent: watch::Sender<bool>,
     /// The center, once the node has one.
     pub center: watch::Receiver<Option<Center>>,
+    /// Who says the last word, once the node has an identity.
+    pub farewell: watch::Receiver<Option<Arc<Farewell>>>,
     /// The drain, which comes first.
     pub leaving_node: LeavingNode,
 }
@@ -107,6 +112,7 @@ impl Shutdown {
         let ((), end) = tokio::join!(self.wait_for_blocks(cause, limit), drain);
         self.going_down.send_if_modified(|is_going_down| !std::mem::replace(is_going_down, true));
         tokio::join!(self.wait_for_delays(), self.wait_for_environments(end.saturating_sub(LAST_WORDS)));
+        self.leave_word(down, cause, end).await;
         self.wait_until_told(end).await;
         self.silent.send_replace(true);
         self.say_goodbye(down, cause).await;
@@ -186,6 +192,17 @@ impl Shutdown {
                     self.environments.borrow().environments.iter().map(|report| report.id.to_string()).collect::<Vec<_>>();
                 tracing::warn!("the time is over; these environments are left: {}", left.join(", "));
             }
+        }
+    }
+
+    /// On the share, whether the center hears it now or not: it may go away at this very moment.
+    async fn leave_word(&self, down: Down, cause: Cause, end: Duration) {
+        let Some(farewell) = self.farewell.borrow().clone() else { return };
+        let limit = FAREWELL.min(end.saturating_sub(since_boot()));
+        match timeout(limit, farewell.say(cause_of(cause), power_of(down))).await {
+            Ok(Ok(())) => tracing::info!("left word on the share that nothing of this boot is left"),
+            Ok(Err(error)) => tracing::warn!("no last word on the share: {error:#}"),
+            Err(_) => tracing::warn!("no last word on the share: it does not answer within {} s", limit.as_secs()),
         }
     }
 

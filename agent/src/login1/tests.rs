@@ -90,6 +90,7 @@ async fn node() -> Option<Node> {
         told,
         silent,
         center,
+        farewell: watch::channel(None).1,
         leaving_node,
     };
     tokio::spawn(shutdown.run());

@@ -109,7 +109,8 @@ impl LeavingNode {
     }
 }
 
-fn cause_of(cause: Cause) -> drain::Cause {
+/// In the center's words.
+pub fn cause_of(cause: Cause) -> drain::Cause {
     match cause {
         Cause::Button | Cause::CtrlAltDel => drain::Cause::Button,
         Cause::Power => drain::Cause::Ups,
@@ -117,7 +118,8 @@ fn cause_of(cause: Cause) -> drain::Cause {
     }
 }
 
-fn power_of(down: Down) -> Power {
+/// In the center's words.
+pub fn power_of(down: Down) -> Power {
     match down {
         Down::Poweroff | Down::Halt => Power::Poweroff,
         Down::Reboot => Power::Reboot,
