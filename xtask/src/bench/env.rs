@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::{
-    Options,
+    EnvOptions, Options,
     disk::{self, Disk},
     guest::{Engine, Guest, NEIGHBOUR, number},
     result::{Bar, Samples, Table},
@@ -17,16 +17,16 @@ const PLAIN: [(&str, &str); 2] = [("a plain directory on the share", "/share/ben
 const WORKER: &str = "worker";
 
 /// Run it.
-pub fn run(options: &Options) -> Result<Table> {
+pub fn run(options: &EnvOptions) -> Result<Table> {
     let artifacts = demo::artifacts()?;
     let disk = disk::ensure()?;
-    say("installing a site with one node");
+    super::say("installing a site with one node");
     let guest = Guest::install(artifacts, &disk)?;
     let mut table = Table::new("env");
     guest.order(NEIGHBOUR, 0, "256M")?;
     guest.answering([0])?;
-    starts(&guest, options, &mut table)?;
-    files(&guest, &disk, options, &mut table)?;
+    starts(&guest, &options.shared, &mut table)?;
+    files(&guest, &disk, &options.shared, &mut table)?;
     memory(&guest, options, &mut table)?;
     Ok(table)
 }
@@ -46,7 +46,7 @@ fn starts(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
         };
         let (by_crun, by_lxc) = (peer(Engine::Crun, &mut crun)?, peer(Engine::Lxc, &mut lxc)?);
         ours.0.extend((turn > 0).then_some(took));
-        say(&format!("start {turn} of {}: ours {took:.2} s, crun {by_crun}, LXC {by_lxc}", options.repeat));
+        super::say(&format!("start {turn} of {}: ours {took:.2} s, crun {by_crun}, LXC {by_lxc}", options.repeat));
     }
     table.row("create to sshd, beside bare crun (s)", &ours, &crun, Bar::AtMost(1.15));
     table.row("create to sshd, beside LXC (s)", &ours, &lxc, Bar::AtMost(1.0));
@@ -78,7 +78,7 @@ fn files(guest: &Guest, disk: &Disk, options: &Options, table: &mut Table) -> Re
         for (place, (_, dir)) in plain.iter_mut().zip(PLAIN) {
             place.work(guest, dir, &|command| guest.on_node(command))?;
         }
-        say(&format!("files {turn} of {}", options.repeat));
+        super::say(&format!("files {turn} of {}", options.repeat));
     }
     let bars = [(Bar::AtLeast(5.0), Bar::AtLeast(0.8)), (Bar::None, Bar::None)];
     for ((place, (name, _)), (untar, read)) in plain.iter().zip(PLAIN).zip(bars) {
@@ -103,7 +103,7 @@ impl Place {
 }
 
 /// Idle ones: both sides grow in turns, and what each step adds to the memory in use is theirs.
-fn memory(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
+fn memory(guest: &Guest, options: &EnvOptions, table: &mut Table) -> Result<()> {
     let mut counts = options.idle.clone();
     counts.sort_unstable();
     let (mut ours, mut lxc) = ((0, 0.0), (0, 0.0));
@@ -122,14 +122,10 @@ fn memory(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
         lxc = (count, lxc.1 + added(guest.memory()?));
         let each = |(count, bytes): (u8, f64)| Samples(vec![bytes / f64::from(count)]).map(|bytes| bytes / f64::from(1 << 20));
         table.row(format!("memory of each of {count} idle, beside LXC (MiB)"), &each(ours), &each(lxc), Bar::Below(1.0));
-        say(&format!("memory of {count}: {:.1} MiB, LXC {:.1} MiB", each(ours).median(), each(lxc).median()));
+        super::say(&format!("memory of {count}: {:.1} MiB, LXC {:.1} MiB", each(ours).median(), each(lxc).median()));
     }
     Ok(())
 }
 
 /// Environments that are ordered before they are waited for.
 const AT_ONCE: usize = 10;
-
-fn say(text: &str) {
-    eprintln!("bench: {text}");
-}

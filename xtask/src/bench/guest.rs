@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 use lodge_model::environment::view::EnvironmentView;
 use lodge_qemu_tests::{
     api::Operator,
+    artifacts::Artifacts,
     hosting::{Hosting, TINY},
     machine::{
         Machine,
-        spec::{Bus, DiskSpec},
+        spec::{Bus, DiskSpec, MachineSpec},
     },
     rack::{self, Options, Rack, node_name},
     scenario,
@@ -63,20 +64,14 @@ impl Engine {
 
 impl Guest {
     /// Install the site and plug the disk in.
-    pub fn install(artifacts: lodge_qemu_tests::artifacts::Artifacts, disk: &Disk) -> Result<Self> {
-        let mut rack = Rack::new("bench", artifacts, Options::default())?;
-        let operator = scenario::start_center(&mut rack)?;
-        let mut spec = rack::node_spec(1);
-        spec.memory_mib = MEMORY_MIB;
-        let name = spec.name.clone();
-        rack.add(spec)?.switch_on()?;
-        rack.machine(&name)?.wait_ready(0, rack::INSTALL_LIMIT)?;
+    pub fn install(artifacts: Artifacts, disk: &Disk) -> Result<Self> {
+        let (mut rack, operator) = site("bench-env", artifacts, 1, MEMORY_MIB)?;
         let hosting = Hosting::prepare(&rack, &operator)?;
         let templates = operator.templates()?;
         let tiny = templates.iter().find(|template| template.name == TINY).context("looking for the template")?;
         let digest = tiny.digest.as_ref().context("the template was not imported")?.hex();
         let plugged = DiskSpec { bus: Bus::Virtio, serial: SERIAL.into(), size: 0 };
-        let machine = rack.machine_mut(&name)?;
+        let machine = rack.machine_mut(&node_name(1))?;
         std::fs::copy(&disk.image, machine.disk_file(SERIAL)).context("copying the bench's disk")?;
         machine.plug_disk(plugged)?;
         machine.run(&format!(
@@ -177,6 +172,19 @@ impl Guest {
     fn machine(&self) -> Result<&Machine> {
         self.rack.machine(&node_name(1))
     }
+}
+
+/// A center and so many nodes, ready.
+pub fn site(name: &str, artifacts: Artifacts, nodes: u8, memory_mib: u32) -> Result<(Rack, Operator)> {
+    let mut rack = Rack::new(name, artifacts, Options::default())?;
+    let operator = scenario::start_center(&mut rack)?;
+    for number in 1..=nodes {
+        rack.add(MachineSpec { memory_mib, ..rack::node_spec(number) })?.switch_on()?;
+    }
+    for number in 1..=nodes {
+        rack.machine(&node_name(number))?.wait_ready(0, rack::INSTALL_LIMIT)?;
+    }
+    Ok((rack, operator))
 }
 
 /// An environment that runs during the whole bench: templates are mounted and warm on a node in use.

@@ -5,7 +5,9 @@
 mod disk;
 mod env;
 mod guest;
+mod moves;
 mod result;
+mod watcher;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
@@ -23,7 +25,11 @@ enum Bench {
     ///
     /// Installs a site of a center and one node on virtual machines, takes about a quarter of an hour, and ends with 1 when a bar is
     /// not held. bench/README.md says what is compared with what.
-    Env(Options),
+    Env(EnvOptions),
+    /// Moves: how long nobody answers, beside a restart on the same node; and drains with 1, 2, 4, 8 moves at the same time.
+    ///
+    /// Installs a site of a center and two nodes on virtual machines, takes about half an hour.
+    Move(Options),
 }
 
 /// How a bench is run and shown.
@@ -35,6 +41,13 @@ pub struct Options {
     /// How often each side does its part; the median counts.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
     repeat: u8,
+}
+
+/// More of `bench env`.
+#[derive(Args)]
+pub struct EnvOptions {
+    #[command(flatten)]
+    shared: Options,
     /// How many environments and LXC containers are idle at the same time for the figures of memory.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 10, 50], value_parser = clap::value_parser!(u8).range(1..=50))]
     idle: Vec<u8>,
@@ -42,11 +55,17 @@ pub struct Options {
 
 /// Run it; a bar that is not held is an error, after everything was shown.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Bench::Env(options) = &arguments.bench;
-    let table = env::run(options)?;
+    let (options, table) = match &arguments.bench {
+        Bench::Env(options) => (&options.shared, env::run(options)?),
+        Bench::Move(options) => (options, moves::run(options)?),
+    };
     print!("{}", if options.json { table.json()? } else { table.text() });
     match table.not_held()[..] {
         [] => Ok(()),
         ref names => bail!("not held: {}", names.join("; ")),
     }
+}
+
+fn say(text: &str) {
+    eprintln!("bench: {text}");
 }
