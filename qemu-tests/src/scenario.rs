@@ -3,14 +3,10 @@
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    accel::Accel,
     api::Operator,
     rack::{self, CENTER, INSTALL_LIMIT, Rack},
     timeline,
 };
-
-/// How many times slower than a native machine the reference machine is taken for, which emulates.
-const EMULATED: f64 = 3.0;
 
 /// A site whose machines are all ready.
 pub struct Site {
@@ -25,21 +21,12 @@ pub struct Site {
 /// Install a center machine from the ISO, then blank nodes from the network, all at once, and wait until every one is ready.
 pub fn install(rack: &mut Rack, nodes: u8) -> Result<Operator> {
     let operator = start_center(rack)?;
-    operator.lodge(&["cluster", "settings", "--patience", &patience(rack).to_string()])?;
     let numbers: Vec<u8> = (1..=nodes).collect();
     start_nodes(rack, &numbers)?;
     for number in numbers {
         rack.machine(&rack::node_name(number))?.wait_ready(0, INSTALL_LIMIT)?;
     }
     Ok(operator)
-}
-
-/// Silence is taken for so much longer than on native machines before anything is taken over.
-pub fn patience(rack: &Rack) -> u32 {
-    match rack.host.accel {
-        Accel::Kvm => 1,
-        Accel::Tcg => (rack.host.slowness * EMULATED).ceil() as u32,
-    }
 }
 
 impl Site {

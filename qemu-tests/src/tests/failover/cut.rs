@@ -8,7 +8,7 @@ use lodge_model::{incident::Case, timing::Timing};
 use super::{Scene, newest, restarts, timeline};
 use crate::{
     machine::Machine,
-    scenario::{self, Site, hold},
+    scenario::{Site, hold},
     switch::Cut,
     tests::{Bench, ask_until, ready_in_center},
 };
@@ -47,7 +47,7 @@ fn from_the_center(bench: &mut Bench) -> Result<()> {
     let machine = site.rack.machine(&victim)?;
     drop_port(machine, 8443)?;
     let case = has_case(site, &victim, Case::CenterCut)?;
-    sleep(Timing::new(scenario::patience(&site.rack)).give_up);
+    sleep(Timing::new(site.rack.host.patience()).give_up);
     scene.undisturbed(site)?;
     undo(machine)?;
     ready_in_center(site, &victim)?;

@@ -22,7 +22,7 @@ use crate::{
     machine::Machine,
     rack::CENTER,
     scenario::{Site, hold},
-    tests::{Bench, ask_until},
+    tests::{Bench, ask_until, install::agent_pid},
 };
 
 /// As long as the issue says.
@@ -112,7 +112,7 @@ fn agent_stops(bench: &mut Bench) -> Result<()> {
     let victim = scene.victim.clone();
     let machine = site.rack.machine(&victim)?;
     let from = machine.now();
-    machine.run("kill -STOP $(pgrep -f 'agent run')")?;
+    machine.run(&format!("kill -STOP {}", agent_pid(machine)?))?;
     let since = Instant::now();
     fenced(site, &victim)?;
     machine.wait_text(from, "nobody vouches", super::RESTART)?;
