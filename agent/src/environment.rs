@@ -13,6 +13,7 @@
 //! | `environment/tasks.rs`, `import.rs` | what is done once |
 //! | `environment/warm.rs` | templates, fetched before they are needed |
 //! | `environment/report.rs` | what the heartbeats say |
+//! | `environment/live.rs` | live moves |
 //! | `environment/session.rs` | `exec` and `console` |
 
 mod exits;
@@ -21,6 +22,7 @@ mod fake;
 pub mod host;
 mod import;
 mod keeper;
+pub mod live;
 mod notes;
 mod plan;
 pub mod report;

@@ -59,7 +59,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
     // The kernel's log has its own time stamps.
     let filter = EnvFilter::try_from_env("LODGE_LOG").unwrap_or_else(|_| EnvFilter::new("info,zbus=warn"));
     tracing_subscriber::fmt()
@@ -69,12 +68,21 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(false)
         .init();
+    // criu calls this program without arguments.
+    if let Ok(moment) = std::env::var(environment::live::hook::MOMENT) {
+        return exit(environment::live::hook::run(&moment));
+    }
+    let arguments = Arguments::parse();
     let ended = match arguments.command {
         Command::Run => environment::enter_namespace().and_then(|()| in_runtime(run::run())),
         Command::Consoles => in_runtime(consoles::serve(consoles::Places::default())),
         Command::Fence => fence::enforce_kept(),
         Command::Network => network::start().map(network::keep).map(|never| match never {}),
     };
+    exit(ended)
+}
+
+fn exit(ended: Result<()>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -368,6 +368,7 @@ mod tests {
             starts: 0,
             last_exit: String::new(),
             restarts_done: 0,
+            checkpoint: None,
         }
     }
 

@@ -44,10 +44,15 @@ pub use isolation::{is_isolated, set_isolated};
 pub use netlink::Link;
 pub use probe::{LISTEN, Taken, probe, probe_on};
 pub use resolv::write_resolv_conf;
-pub use veth::{LinkSpec, Presence, Traffic, announce, attach, detach, list, look, traffic};
+pub use veth::{
+    LinkSpec, Presence, Traffic, announce, attach, detach, list, look, ping_groups, port_name, set_ping_groups, traffic,
+};
 
 /// The bridge of a worker: its uplink and all environments are ports of it, and the node's own address is on it.
 pub const BRIDGE: &str = "br0";
+
+/// What `set_ping_groups` takes for nobody: the kernel's default.
+pub const NO_PING_GROUPS: &str = "1 0";
 
 use netlink::Netlink;
 

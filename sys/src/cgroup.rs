@@ -155,6 +155,15 @@ impl Cgroup {
         }
     }
 
+    /// Processes in the group and below it.
+    pub fn all_processes(&self) -> Result<Vec<i32>> {
+        let mut all = self.processes()?;
+        for below in self.below()? {
+            all.extend(below.all_processes()?);
+        }
+        Ok(all)
+    }
+
     /// SIGKILL to every process in the group and below it, at once.
     pub fn kill(&self) -> Result<()> {
         let path = self.path.join("cgroup.kill");

@@ -7,8 +7,9 @@
 use std::{
     ffi::{OsStr, OsString},
     io::Write as _,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -50,6 +51,8 @@ programs! {
     Center = "/usr/lib/lodge/center",
     /// Keeps the clock right.
     Chronyd = "/usr/sbin/chronyd",
+    /// Writes processes down and lets them go on from that.
+    Criu = "/usr/sbin/criu",
     /// Makes and starts containers.
     Crun = "/usr/bin/crun",
     /// The system bus.
@@ -109,6 +112,7 @@ pub struct Call {
     accepted: Vec<i32>,
     deadline: Option<Duration>,
     input: Vec<u8>,
+    stdin: Option<Arc<OwnedFd>>,
 }
 
 /// What a program said.
@@ -131,7 +135,7 @@ impl Output {
 
 impl Call {
     fn new(path: impl Into<OsString>, arguments: Vec<OsString>) -> Self {
-        Self { path: path.into(), arguments, accepted: vec![0], deadline: None, input: Vec::new() }
+        Self { path: path.into(), arguments, accepted: vec![0], deadline: None, input: Vec::new(), stdin: None }
     }
 
     /// More arguments.
@@ -166,6 +170,13 @@ impl Call {
         self
     }
 
+    /// An open file that the program has as its descriptor 0.
+    #[must_use]
+    pub fn stdin(mut self, file: OwnedFd) -> Self {
+        self.stdin = Some(Arc::new(file));
+        self
+    }
+
     /// Run to the end and collect what it says (at most 1 MiB of each stream is kept).
     pub fn run(&self) -> Result<Output> {
         self.run_with_pulse(&mut || ())
@@ -194,7 +205,11 @@ impl Call {
 
     fn try_run(&self, pulse: &mut dyn FnMut()) -> Result<Output> {
         let mut command = self.command()?;
-        command.stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() });
+        command.stdin(match &self.stdin {
+            Some(file) => Stdio::from(file.try_clone().context("duplicating its standard input")?),
+            None if self.input.is_empty() => Stdio::null(),
+            None => Stdio::piped(),
+        });
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting it")?;
         let talked = self.talk(&mut child, pulse);
         if talked.is_err() {

@@ -1,14 +1,17 @@
 //! Terminals in the hands of others: their descriptors sent over Unix sockets (unix(7), `SCM_RIGHTS`), and their sizes.
 
+use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
     sendmsg,
 };
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// Receive one descriptor, as container engines send a console's (`--console-socket`): one message with one descriptor and some bytes
@@ -38,6 +41,15 @@ pub fn send(socket: impl AsFd, descriptor: impl AsFd) -> io::Result<()> {
     }
     sendmsg(socket, &[IoSlice::new(b"console")], &mut control, SendFlags::empty())?;
     Ok(())
+}
+
+/// A new terminal of this machine: its master, and the name of its other end.
+pub fn open() -> io::Result<(OwnedFd, PathBuf)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname(&master, Vec::new())?;
+    Ok((master, PathBuf::from(OsString::from_vec(name.into_bytes()))))
 }
 
 /// Open the other end of a terminal by its master, wherever it is mounted (`TIOCGPTPEER`).

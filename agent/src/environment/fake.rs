@@ -41,6 +41,8 @@ pub struct Share {
     pub is_made: bool,
     /// Bytes.
     pub size: u64,
+    /// The epoch that a checkpoint is of.
+    pub checkpoint: Option<u64>,
 }
 
 /// The node and the share.
@@ -66,6 +68,8 @@ pub struct Inner {
     pub idling: BTreeSet<&'static str>,
     /// Every step that was tried.
     pub steps: Vec<&'static str>,
+    /// Processes that went on from a checkpoint.
+    pub resumed: u32,
     last_pid: i32,
 }
 
@@ -114,6 +118,9 @@ impl Inner {
                 if found.disk == Disk::No {
                     found.disk = if share.is_made { Disk::Unchecked } else { Disk::Blank };
                 }
+                if order.resume.is_none() {
+                    share.checkpoint = None;
+                }
                 found.held = (!is_half).then(|| (**order).clone());
             }
             Action::MakeDisk => {
@@ -157,9 +164,34 @@ impl Inner {
             Action::Start => {
                 let Container::Created { pid } = found.container else { panic!("started {:?}", found.container) };
                 assert!(found.link, "connected before it is started");
+                assert_eq!(share.checkpoint, None, "a checkpoint never meets a disk that was written since");
                 if !is_half {
                     found.container = Container::Running { pid, since: 1 };
                 }
+            }
+            Action::Checkpoint(order) => {
+                assert!(is_running && found.held.as_ref().map(|held| held.epoch) == Some(order.epoch), "what runs here");
+                if !is_half {
+                    (share.checkpoint, found.kept) = (Some(order.epoch), Some(order.epoch));
+                    self.end(id, 9);
+                }
+            }
+            Action::Forget => (share.checkpoint, found.kept) = (None, None),
+            Action::Restore(order) => {
+                assert_eq!(
+                    (found.mounts, found.container),
+                    (Mounts::Whole, Container::No),
+                    "the root is there, and nothing else"
+                );
+                if share.checkpoint.take().is_none_or(|made| made + 1 != order.epoch) {
+                    return Err(StepError::Refused("there is no such checkpoint".into()));
+                }
+                self.last_pid += 1;
+                let pid = self.last_pid;
+                found.container = if is_half { Container::Ended { pid: 0 } } else { Container::Running { pid, since: 1 } };
+                (found.processes, found.link) = (1, true);
+                found.limits = Some(Limits::from(&**order));
+                self.resumed += u32::from(!is_half);
             }
             Action::SetLimits(limits) => found.limits = Some(*limits),
             Action::Thaw => found.frozen = false,
@@ -190,7 +222,7 @@ impl Inner {
                 assert_eq!((found.mounts, found.link), (Mounts::No, false), "the lock is let go of last");
                 found.disk = Disk::No;
                 if !is_half {
-                    found.held = None;
+                    (found.held, found.kept) = (None, None);
                 }
             }
             Action::Destroy { epoch } => {

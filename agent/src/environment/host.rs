@@ -8,12 +8,13 @@
 //! | 3 | `MakeDisk` or `CheckDisk`, `GrowDisk` | `disk: Ready` of the ordered size |
 //! | 4 | `Mount` | `mounts: Whole` |
 //! | 5 | `Create` | `container: Created` |
+//! |   | or `Restore`, which is 5, 6 and 7 at once | `container: Running`, `link` |
 //! | 6 | `Attach` | `link` |
 //! | 7 | `Start` | `container: Running` |
 //!
 //! | going down | step | found afterwards |
 //! |---|---|---|
-//! | 1 | `Signal`, later `Kill` | `container: Ended`, `processes: 0` |
+//! | 1 | `Checkpoint`, or `Signal`, later `Kill` | `container: Ended`, `processes: 0`; `kept` |
 //! | 2 | `Delete` | `container: No` |
 //! | 3 | `Detach` | no `link` |
 //! | 4 | `Unmount` | `mounts: No` |
@@ -100,6 +101,8 @@ pub struct Found {
     pub limits: Option<Limits>,
     /// Processes that were killed for lack of memory since its start.
     pub oom_kills: u64,
+    /// The epoch that a whole checkpoint has been made of on this node.
+    pub kept: Option<u64>,
     /// Everything of it that is on this node, in words: `loop device /dev/loop3`… Empty: nothing is left.
     pub left: Vec<String>,
 }
@@ -202,6 +205,14 @@ pub enum Action {
     SetLimits(Limits),
     /// Let a frozen one go on.
     Thaw,
+    /// Write all its processes down on the share, from where another node lets them go on, and end them. Where that cannot be done they
+    /// run on as if nothing had been.
+    Checkpoint(Box<Assignment>),
+    /// Remove a checkpoint: its processes have run on since.
+    Forget,
+    /// Let its processes go on from the checkpoint of the epoch before, with their connections. The checkpoint is gone afterwards, however
+    /// it ends: it is tried once.
+    Restore(Box<Assignment>),
     /// A signal to its init.
     Signal(i32),
     /// SIGKILL to everything in its control group, and wait until it is empty.
@@ -232,6 +243,9 @@ impl Action {
             Action::FetchTemplate(_)
             | Action::Hold(_)
             | Action::GrowDisk(_)
+            | Action::Checkpoint(_)
+            | Action::Forget
+            | Action::Restore(_)
             | Action::Release { .. }
             | Action::Destroy { .. } => true,
             Action::MakeDisk
@@ -264,6 +278,9 @@ impl Action {
             Action::Start => "start",
             Action::SetLimits(_) => "limits",
             Action::Thaw => "thaw",
+            Action::Checkpoint(_) => "checkpoint",
+            Action::Forget => "forget",
+            Action::Restore(_) => "restore",
             Action::Signal(_) => "stop",
             Action::Kill => "kill",
             Action::Delete => "delete",

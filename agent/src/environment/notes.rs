@@ -43,6 +43,24 @@ pub struct Notes {
     pub clean: bool,
     /// How it ended last, for people.
     pub last_exit: String,
+    /// A checkpoint was to be made of it.
+    #[serde(default)]
+    pub suspended: Option<Attempt>,
+    /// It was to go on from a checkpoint.
+    #[serde(default)]
+    pub resumed: Option<Attempt>,
+}
+
+/// What is tried once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attempt {
+    /// From before it is tried until the next look.
+    Tried,
+    /// It went well.
+    Done,
+    /// It did not, for this reason.
+    Failed(String),
 }
 
 /// That it was told to stop.

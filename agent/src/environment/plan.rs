@@ -6,6 +6,7 @@
 //! Taking down comes before setting up: what is left of an older epoch, of another template or of a start that was cut short goes first.
 
 mod end;
+mod live;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use lodge_model::environment::order::{Assignment, Report, State, TemplateMeta, W
 use lodge_model::ids::BootId;
 
 use super::host::{Action, Container, Disk, Found, Limits, Mounts};
-use super::notes::{Notes, Stop};
+use super::notes::{Attempt, Notes, Stop};
 
 /// A step that failed is tried again after this long, doubling up to `RETRY_MAX`.
 pub const RETRY: Duration = Duration::from_secs(1);
@@ -103,6 +104,8 @@ enum Goal<'a> {
 /// How its init is ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
+    /// Its processes are kept in a checkpoint; where that cannot be, gently.
+    Kept,
     /// It is told to, and has its time.
     Gently,
     /// At once.
@@ -122,6 +125,7 @@ pub fn plan(facts: &Facts) -> Plan {
     if let Some(order) = facts.order.filter(|order| is_news(facts.found, &notes, order)) {
         notes = Notes::new(order);
     }
+    live::take_in(facts, &mut notes);
     let waits_for_status = end::take_in(facts, &mut notes);
     let goal = goal(facts, &mut notes);
     let next = match (waits_for_status, &goal) {
@@ -157,6 +161,8 @@ fn goal<'a>(facts: &Facts<'a>, notes: &mut Notes) -> Goal<'a> {
     let Some(order) = facts.order else { return Goal::Down(How::Gently) };
     let how = match order.want {
         Want::Running | Want::Stopped => How::Gently,
+        Want::Suspended if facts.leaving.is_none() && live::is_about(facts, order) => How::Kept,
+        Want::Suspended => How::Gently,
         Want::Killed | Want::Destroyed => How::Now,
     };
     if facts.leaving.is_some() {
@@ -201,6 +207,7 @@ fn up(facts: &Facts, order: &Assignment, notes: &Notes) -> Next {
     let order = || Box::new(order.clone());
     Next::Do(match (found.container, found.disk) {
         _ if found.frozen => Action::Thaw,
+        _ if found.kept.is_some() => Action::Forget,
         (Container::Running { .. }, _) => return adjust(found, &order()),
         (Container::Created { pid }, _) if facts.memory.attached == Some(pid) => Action::Start,
         (Container::Created { .. }, _) => Action::Attach(order()),
@@ -214,6 +221,7 @@ fn up(facts: &Facts, order: &Assignment, notes: &Notes) -> Next {
         (_, Disk::Unchecked) => Action::CheckDisk,
         (_, Disk::Ready { size }) if pages(size) < pages(order().disk) => Action::GrowDisk(order().disk),
         _ if found.mounts != Mounts::Whole => Action::Mount(order()),
+        _ if live::resumes(&order(), notes) => Action::Restore(order()),
         _ => match notes.not_before.filter(|time| *time > facts.now) {
             Some(time) => return Next::Wait(time),
             None => Action::Create(order()),
@@ -237,7 +245,14 @@ fn down(facts: &Facts, how: How, notes: &Notes) -> Next {
     let epoch = epoch(facts, notes);
     Next::Do(match found.container {
         _ if found.frozen => Action::Thaw,
-        Container::Running { .. } if how == How::Gently => return stop(facts, notes),
+        Container::Running { .. } if found.kept.is_some() => Action::Forget,
+        Container::Running { .. } if how == How::Kept && notes.suspended.is_none() && notes.stop.is_none() => {
+            match facts.order {
+                Some(order) => Action::Checkpoint(Box::new(order.clone())),
+                None => return stop(facts, notes),
+            }
+        }
+        Container::Running { .. } if how != How::Now => return stop(facts, notes),
         Container::Running { .. } | Container::Created { .. } => Action::Kill,
         _ if found.processes > 0 => Action::Kill,
         Container::Ended { .. } => Action::Delete,
@@ -286,6 +301,8 @@ fn note(facts: &Facts, notes: &mut Notes, action: &Action) {
             notes.stop = Some(Stop { told_at: now, ..stop });
         }
         (Action::Kill, _) => notes.stop = notes.stop.map(|stop| Stop { killed: true, ..stop }),
+        (Action::Checkpoint(_), _) => notes.suspended = Some(Attempt::Tried),
+        (Action::Restore(_), _) => (notes.resumed, notes.started_at) = (Some(Attempt::Tried), now),
         _ => {}
     }
 }
@@ -345,6 +362,7 @@ fn report(facts: &Facts, notes: &Notes, goal: &Goal, next: &Next) -> Option<Repo
         starts: notes.starts,
         last_exit: notes.last_exit.clone(),
         restarts_done: notes.started_for,
+        checkpoint: live::said(facts, notes),
     })
 }
 

@@ -89,6 +89,7 @@ mod tests {
             starts: 0,
             last_exit: String::new(),
             restarts_done: 0,
+            checkpoint: None,
         };
         let task = |outcome| TaskReport { id: TaskId(Uuid::from_u128(2)), outcome };
         let reports = |state, memory, outcome| Reports {

@@ -42,6 +42,7 @@ pub fn order(want: Want, epoch: u64) -> Assignment {
         ssh_keys: Vec::new(),
         restart: Restart::OnFailure,
         restarts_asked: 0,
+        resume: None,
     }
 }
 

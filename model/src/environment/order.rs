@@ -51,6 +51,9 @@ pub struct Assignment {
     pub restart: Restart,
     /// Grows when an operator asks for a restart (`lodge env restart`): the agent stops and starts it once for each step.
     pub restarts_asked: u64,
+    /// Its processes go on from the checkpoint that was made of this epoch, the one before; where that cannot be done, they are started.
+    #[serde(default)]
+    pub resume: Option<u64>,
 }
 
 /// What is to be of an environment on its node. Within one epoch it only goes down this list: an environment that is to run again after
@@ -60,6 +63,9 @@ pub struct Assignment {
 pub enum Want {
     /// It runs.
     Running,
+    /// Its processes are kept in a checkpoint on the share and everything of it on the node is let go of (`State::Released`, with
+    /// `Report::suspended`). One whose processes cannot be kept is shut down as for `Stopped`.
+    Suspended,
     /// It has been shut down by its own init; everything of it on the node is let go of (`State::Released`).
     Stopped,
     /// Ended at once, and let go of.
@@ -151,6 +157,24 @@ pub struct Report {
     /// `restarts_asked` that has been carried out.
     #[serde(default)]
     pub restarts_done: u64,
+    /// What has become of a checkpoint, made or gone on from.
+    #[serde(default)]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What has become of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "checkpoint")]
+pub enum Checkpoint {
+    /// It is on the share, whole.
+    Kept,
+    /// Its processes have gone on from it, and it is removed.
+    Resumed,
+    /// There is none: it was shut down, or started, as ever.
+    Failed {
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// Where an environment stands on a node.

@@ -14,6 +14,8 @@ pub const OWNER: &str = "owner";
 pub const DISK: &str = "disk.img";
 /// Snapshots of the disk, in an environment's directory.
 pub const SNAPSHOTS: &str = "snapshots";
+/// Directory of the checkpoint, in an environment's directory: its processes between two nodes.
+pub const CHECKPOINT: &str = "checkpoint";
 
 /// Directory of an environment.
 pub fn environment(id: EnvironmentId) -> String {
@@ -58,6 +60,14 @@ pub fn may_hold(found: Option<&Owner>, order: &Owner) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether processes of one epoch may go on in another: only in the very next one, so that the disk is as they left it. Pure.
+pub fn may_resume(made: u64, order: u64) -> Result<(), String> {
+    match made.checked_add(1) == Some(order) {
+        true => Ok(()),
+        false => Err(format!("the checkpoint is of epoch {made}, and epoch {order} is not the one after it")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +93,14 @@ mod tests {
         assert!(may_hold(Some(&owner(1, 1, 3)), &owner(1, 1, 2)).unwrap_err().contains("is over"));
         let copied = Owner { environment: EnvironmentId(Uuid::from_u128(7)), ..owner(1, 1, 1) };
         assert!(may_hold(Some(&copied), &owner(1, 1, 1)).unwrap_err().contains("copied"));
+    }
+
+    #[test]
+    fn a_checkpoint_never_meets_a_newer_disk() {
+        assert_eq!(may_resume(4, 5), Ok(()));
+        for order in [0, 3, 4, 6, 7] {
+            assert!(may_resume(4, order).is_err());
+        }
+        assert!(may_resume(u64::MAX, 0).is_err());
     }
 }

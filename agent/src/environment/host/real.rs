@@ -13,6 +13,7 @@
 //! | `guest.rs` | files that are written into it |
 //! | `config.rs`, `seccomp.rs` | what the container engine is told |
 //! | `container.rs` | making, starting and ending it, and its limits |
+//! | `live.rs` | checkpoints, made and gone on from |
 //! | `tasks.rs` | snapshots and copies |
 //!
 //! It remembers nothing but the node's name and boot: what must be known later is a small file in the environment's directory below `/run`,
@@ -25,6 +26,7 @@ mod guest;
 mod layout;
 mod left;
 mod link;
+mod live;
 mod look;
 mod owner;
 mod root;
@@ -46,6 +48,7 @@ use lodge_model::ids::{BootId, EnvironmentId, NodeId};
 use lodge_sys::cgroup::{self, Cgroup};
 
 use super::{Action, Container, Found, Host, Progress, StepError, TaskDone};
+pub use config::LXCFS;
 pub use container::CRUN_ROOT;
 use layout::Layout;
 
@@ -124,6 +127,9 @@ impl Host for Real {
             Action::Start => self.start(id)?,
             Action::SetLimits(limits) => self.set_limits(id, *limits)?,
             Action::Thaw => disk(&|| Ok(self.thaw(id)?))?,
+            Action::Checkpoint(order) => disk(&|| self.checkpoint(order))?,
+            Action::Forget => self.forget_checkpoint(id)?,
+            Action::Restore(order) => self.restore(order)?,
             Action::Signal(signal) => self.signal(id, *signal)?,
             Action::Kill => self.kill(id)?,
             Action::Delete => self.delete(id)?,

@@ -8,7 +8,7 @@ use lodge_model::environment::spec::Restart;
 use super::{Facts, STARTED_WELL, STATUS_PATIENCE, pause};
 use crate::environment::exits::End;
 use crate::environment::host::Container;
-use crate::environment::notes::Notes;
+use crate::environment::notes::{Attempt, Notes};
 
 /// Take the end of its init in, if it has ended. The time until which its wait status is still awaited, if it is.
 pub fn take_in(facts: &Facts, notes: &mut Notes) -> Option<Duration> {
@@ -32,6 +32,10 @@ pub fn take_in(facts: &Facts, notes: &mut Notes) -> Option<Duration> {
 
 fn ended(facts: &Facts, notes: &mut Notes, end: End) {
     let want = facts.order.map(|order| order.want);
+    if want == Some(Want::Suspended) && notes.suspended == Some(Attempt::Done) {
+        notes.last_exit.clear();
+        return;
+    }
     if let Some(stop) = notes.stop.take() {
         notes.clean |= stop.killed;
         notes.last_exit = match end {

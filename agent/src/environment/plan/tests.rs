@@ -308,8 +308,7 @@ enum Happening {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let wants =
-        prop_oneof![4 => Just(Want::Running), 2 => Just(Want::Stopped), 1 => Just(Want::Killed), 1 => Just(Want::Destroyed)];
+    let wants = prop_oneof![4 => Just(Want::Running), 2 => Just(Want::Suspended), 2 => Just(Want::Stopped), 1 => Just(Want::Killed), 1 => Just(Want::Destroyed)];
     let cuts = prop_oneof![Just(Cut::Before), Just(Cut::Within), Just(Cut::After)];
     prop_oneof![
         4 => (wants, any::<bool>()).prop_map(|(want, newer)| Happening::Want(want, newer)),
@@ -337,7 +336,10 @@ proptest! {
             match happening {
                 Happening::Want(want, newer) => {
                     wanted.want = want;
-                    wanted.epoch += u64::from(newer);
+                    if newer {
+                        wanted.resume = stage.fake.inner().share.get(&ID).and_then(|share| share.checkpoint);
+                        wanted.epoch += 1;
+                    }
                     stage.order(Some(wanted.clone()));
                 }
                 Happening::Restart => {
@@ -365,7 +367,7 @@ proptest! {
         match (wanted.want, stage.state()) {
             (Want::Running, Some(State::Running { .. })) => prop_assert!(runs),
             (Want::Running, Some(State::Ended)) => prop_assert!(!runs && left.held.is_none()),
-            (Want::Stopped | Want::Killed, Some(State::Released)) => prop_assert!(!runs && left.held.is_none()),
+            (Want::Suspended | Want::Stopped | Want::Killed, Some(State::Released)) => prop_assert!(!runs && left.held.is_none()),
             (Want::Destroyed, Some(State::Destroyed)) => prop_assert!(!runs && left.held.is_none() && !is_on_share),
             (want, state) => prop_assert!(false, "{want:?} is asked for and {state:?} is said: {}", stage.problem()),
         }

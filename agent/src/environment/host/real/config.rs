@@ -26,7 +26,7 @@ pub(super) struct Node<'a> {
 }
 
 /// What lxcfs shows an environment of its own share of the machine, below `/proc`.
-pub(super) const LXCFS: [&str; 7] = ["cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime"];
+pub const LXCFS: [&str; 7] = ["cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime"];
 
 /// Devices that exist once and are safe for everybody, where the node has them: tunnels and file systems in user space.
 pub(super) const DEVICES: [(&str, u32, u32); 2] = [("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200)];

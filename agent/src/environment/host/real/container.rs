@@ -38,7 +38,7 @@ const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Init {
     pub(super) pid: i32,
-    ticks: u64,
+    pub(super) ticks: u64,
 }
 
 impl Real {

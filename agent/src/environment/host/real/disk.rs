@@ -41,6 +41,10 @@ impl Real {
             let file = self.lock_disk(order)?;
             // Whoever had the lock before may have been of a later epoch.
             self.may_hold(id, order.epoch)?;
+            if order.resume.is_none() {
+                // Whoever starts it anew writes to the disk: nobody may go on from before that.
+                self.forget_checkpoint(id)?;
+            }
             self.write_owner(&self.record(id, order.epoch))?;
             let attached = loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
             loopdev::set_read_ahead(&attached.device.path, READ_AHEAD)?;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use lodge_model::environment::share;
 use lodge_model::ids::{Digest, EnvironmentId};
 use lodge_sys::cgroup::{self, Cgroup};
+use lodge_sys::program::Program;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,6 +33,8 @@ pub(super) struct Layout {
     pub(super) cgroup_manager: &'static str,
     /// Who takes the other end of an environment's console: the socket that crun is told.
     pub(super) console: fn(EnvironmentId) -> Result<PathBuf>,
+    /// The program that criu calls.
+    pub(super) hook: PathBuf,
 }
 
 /// Control groups of environments, below the root of all.
@@ -49,6 +52,7 @@ impl Layout {
             lxcfs: "/var/lib/lxcfs".into(),
             cgroup_manager: "cgroupfs",
             console: crate::consoles::socket_for,
+            hook: Program::Agent.path().into(),
         }
     }
 
@@ -85,6 +89,11 @@ impl Layout {
         let open = |path: &Path, mode: u32| fs::set_permissions(path, Permissions::from_mode(mode));
         let make = open(&self.run, 0o711).and_then(|()| chown(&dir, Some(0), Some(id_base))).and_then(|()| open(&dir, 0o710));
         make.with_context(|| format!("opening {} for its own root", dir.display()))
+    }
+
+    /// Its checkpoint, whole or not.
+    pub(super) fn checkpoint(&self, id: EnvironmentId) -> PathBuf {
+        self.on_share(id).join(share::CHECKPOINT)
     }
 
     /// A template in the cache.
@@ -130,6 +139,8 @@ pub(super) enum Note {
     Limits,
     /// Its disk is held still.
     Frozen,
+    /// The epoch that a whole checkpoint was made of.
+    Kept,
 }
 
 impl Note {
@@ -141,6 +152,7 @@ impl Note {
             Note::Started => "started.json",
             Note::Limits => "limits.json",
             Note::Frozen => "frozen.json",
+            Note::Kept => "kept.json",
         }
     }
 }
@@ -152,12 +164,12 @@ pub(super) struct Notes(PathBuf);
 impl Notes {
     /// What was noted; nothing where the note cannot be read.
     pub(super) fn read<T: DeserializeOwned>(&self, note: Note) -> Option<T> {
-        serde_json::from_slice(&fs::read(self.0.join(note.name())).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.path(note)).ok()?).ok()
     }
 
     /// Note it. `/run` is not there after a power cut: the rename alone makes it whole.
     pub(super) fn write(&self, note: Note, value: &impl Serialize) -> Result<()> {
-        let path = self.0.join(note.name());
+        let path = self.path(note);
         let temporary = self.0.join(format!(".{}", note.name()));
         let write = || -> Result<()> {
             private_dir(&self.0)?;
@@ -169,7 +181,11 @@ impl Notes {
 
     /// It is not so any more.
     pub(super) fn remove(&self, note: Note) -> Result<()> {
-        remove_file(&self.0.join(note.name()))
+        remove_file(&self.path(note))
+    }
+
+    pub(super) fn path(&self, note: Note) -> PathBuf {
+        self.0.join(note.name())
     }
 }
 

@@ -37,11 +37,19 @@ impl Real {
     /// Connect it, unless somebody has its addresses.
     pub(super) fn attach_link(&self, order: &Assignment) -> Result<()> {
         let Some(pid) = self.init_of(order.id).map(|init| init.pid) else { bail!("it has no namespaces yet") };
-        let known = self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.id);
-        if !known.is_some_and(|known| known.is_good_for(order)) && lodge_network::look(order.id)? == Presence::No {
-            ask(order)?;
+        if lodge_network::look(order.id)? == Presence::No {
+            self.need_addresses(order)?;
         }
         lodge_network::attach(pid.unsigned_abs(), &LinkSpec::of(order))
+    }
+
+    /// Nobody has its addresses, as was found a moment ago or is found now.
+    pub(super) fn need_addresses(&self, order: &Assignment) -> Result<()> {
+        let known = self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.id);
+        match known.is_some_and(|known| known.is_good_for(order)) {
+            true => Ok(()),
+            false => ask(order).map(drop),
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl Real {
             // Held still by a copy that goes on is as it should be.
             frozen: notes.read::<bool>(Note::Frozen).is_some() && !self.is_disk_busy(id),
             link,
+            kept: notes.read(Note::Kept),
             limits: if cgroup.exists() { notes.read::<[u64; 3]>(Note::Limits).and_then(limits) } else { None },
             oom_kills: cgroup.read_key("memory.events", "oom_kill")?.unwrap_or(0),
             left,

@@ -97,6 +97,7 @@ impl Site {
             lxcfs: own.join("lxcfs"),
             cgroup_manager: "disabled",
             console: listen,
+            hook: "/usr/lib/lodge/agent".into(),
         };
         Real::with(layout, NodeId(Uuid::from_u128(number)), BootId(Uuid::from_u128(number)))
     }
@@ -126,6 +127,7 @@ impl Site {
             ssh_keys: vec!["ssh-ed25519 AAAA ann".into()],
             restart: Restart::default(),
             restarts_asked: 0,
+            resume: None,
         }
     }
 }

@@ -36,6 +36,7 @@ fn order() -> Assignment {
         ssh_keys: Vec::new(),
         restart: Restart::default(),
         restarts_asked: 0,
+        resume: None,
     }
 }
 
