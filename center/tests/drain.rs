@@ -56,7 +56,7 @@ async fn obey(node: &mut Node) {
 fn done(assigned: &Assignment) -> Report {
     let state = match assigned.want {
         Want::Running => State::Running { since: 1_800_000_000 },
-        Want::Stopped | Want::Killed => State::Released,
+        Want::Suspended | Want::Stopped | Want::Killed => State::Released,
         Want::Destroyed => State::Destroyed,
     };
     Report {
@@ -68,6 +68,7 @@ fn done(assigned: &Assignment) -> Report {
         starts: 0,
         last_exit: String::new(),
         restarts_done: assigned.restarts_asked,
+        checkpoint: None,
     }
 }
 
@@ -189,12 +190,12 @@ async fn a_node_is_planned_drained_certified_switched_off_and_comes_back() {
 #[tokio::test]
 async fn one_is_moved_and_the_gap_is_told() {
     let (_center, operator, _share, mut first, mut second) = cluster(1).await;
-    let wrong = |to: &str| MoveOrder { to: Some(to.into()), dry_run: false };
+    let wrong = |to: &str| MoveOrder { to: Some(to.into()), ..MoveOrder::default() };
     assert!(refused(operator.move_environment("e0", &wrong("node1")).await).1.contains("on node1 already"));
     assert!(refused(operator.move_environment("e0", &wrong("node9")).await).1.contains("no node"));
     let told = refused(operator.move_environment("e0", &wrong("center1")).await);
     assert!(told.0 == 409 && told.1.contains("cannot move"), "{told:?}");
-    let dry = operator.move_environment("e0", &MoveOrder { to: None, dry_run: true }).await.unwrap();
+    let dry = operator.move_environment("e0", &MoveOrder { dry_run: true, ..MoveOrder::default() }).await.unwrap();
     assert_eq!(dry.moving.unwrap().to.as_deref(), Some("node2"));
     assert!(operator.environment("e0").await.unwrap().moving.is_none());
 

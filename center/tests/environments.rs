@@ -45,6 +45,7 @@ fn report(assigned: &Assignment, state: State) -> Report {
         starts: 0,
         last_exit: String::new(),
         restarts_done: assigned.restarts_asked,
+        checkpoint: None,
     }
 }
 
@@ -52,7 +53,7 @@ fn report(assigned: &Assignment, state: State) -> Report {
 fn done(assigned: &Assignment) -> Report {
     let state = match assigned.want {
         Want::Running => State::Running { since: 1_800_000_000 },
-        Want::Stopped | Want::Killed => State::Released,
+        Want::Suspended | Want::Stopped | Want::Killed => State::Released,
         Want::Destroyed => State::Destroyed,
     };
     report(assigned, state)

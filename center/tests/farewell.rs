@@ -41,7 +41,7 @@ async fn obey(node: &mut Node) {
 fn done(assigned: &Assignment) -> Report {
     let state = match assigned.want {
         Want::Running => State::Running { since: 1_800_000_000 },
-        Want::Stopped | Want::Killed => State::Released,
+        Want::Suspended | Want::Stopped | Want::Killed => State::Released,
         Want::Destroyed => State::Destroyed,
     };
     Report {
@@ -53,6 +53,7 @@ fn done(assigned: &Assignment) -> Report {
         starts: 0,
         last_exit: String::new(),
         restarts_done: assigned.restarts_asked,
+        checkpoint: None,
     }
 }
 

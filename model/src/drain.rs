@@ -95,6 +95,8 @@ pub enum Verdict {
     Starting,
     /// It runs elsewhere.
     Moved,
+    /// It runs elsewhere, with the processes and connections that it had here.
+    MovedLive,
     /// It was shut down, and has not been started elsewhere yet.
     Stopped,
     /// It had to be ended by force, and has not been started elsewhere yet.
@@ -104,7 +106,7 @@ pub enum Verdict {
 impl Verdict {
     /// Nothing more becomes of it in this drain.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Moved | Self::Stopped | Self::Killed)
+        matches!(self, Self::Moved | Self::MovedLive | Self::Stopped | Self::Killed)
     }
 }
 
@@ -115,7 +117,7 @@ pub struct DrainItem {
     pub environment: String,
     /// The node that it goes to or has gone to; absent while none can take it.
     pub to: Option<String>,
-    /// How it moves: `restart`.
+    /// How it moves: `live`, or `restart`.
     pub way: String,
     /// How it stands.
     pub verdict: Verdict,
@@ -244,6 +246,8 @@ pub struct CertificateView {
 pub struct MoveOrder {
     /// The node that is to take it; the best one where it is left out.
     pub to: Option<String>,
+    /// With its processes, as long as nothing speaks against it; by a stop and a start where it is left out.
+    pub live: bool,
     /// Say where it would go and change nothing.
     pub dry_run: bool,
 }
@@ -255,7 +259,7 @@ pub struct MoveView {
     pub from: String,
     /// The node that takes it; absent while none can.
     pub to: Option<String>,
-    /// How: `restart`.
+    /// How: `live`, or `restart`.
     pub way: String,
     /// When it ended.
     pub at: Option<Timestamp>,

@@ -35,8 +35,8 @@ fn placed(environment: &Environment, place: &Place) -> (Phase, String) {
     let state = environment.report.as_ref().map(|report| &report.state);
     match (place.want, state) {
         (Want::Destroyed, _) => (Phase::Destroying, problem),
-        (Want::Stopped | Want::Killed, Some(State::Failed)) => (Phase::Failed, problem),
-        (Want::Stopped | Want::Killed, _) if environment.goal == Goal::Running => {
+        (Want::Suspended | Want::Stopped | Want::Killed, Some(State::Failed)) => (Phase::Failed, problem),
+        (Want::Suspended | Want::Stopped | Want::Killed, _) if environment.goal == Goal::Running => {
             let to = environment.moving.as_ref().and_then(|moving| moving.to.as_ref());
             let next =
                 to.map_or("it is started again as soon as it has shut down".to_owned(), |(_, to)| format!("it moves to {to}"));
@@ -45,7 +45,7 @@ fn placed(environment: &Environment, place: &Place) -> (Phase, String) {
         (Want::Stopped | Want::Killed, Some(State::Ended)) if environment.goal == Goal::Ended => {
             (Phase::Ended, or(problem, &environment.last_exit))
         }
-        (Want::Stopped | Want::Killed, _) => (Phase::Stopping, problem),
+        (Want::Suspended | Want::Stopped | Want::Killed, _) => (Phase::Stopping, problem),
         (Want::Running, None) => (Phase::Starting, String::new()),
         (Want::Running, Some(State::Preparing { step })) => (Phase::Starting, or(problem, step)),
         (Want::Running, Some(State::Running { .. })) => (Phase::Running, problem),

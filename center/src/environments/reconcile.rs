@@ -206,6 +206,7 @@ fn assignment(environment: &Environment) -> Option<Assignment> {
         ssh_keys: spec.ssh_keys.clone(),
         restart: spec.restart,
         restarts_asked: environment.restarts_asked,
+        resume: moves::resumes(environment),
     })
 }
 

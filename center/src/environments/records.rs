@@ -99,6 +99,21 @@ pub struct Move {
     pub released: Option<Timestamp>,
     /// Why no node takes it, for people; empty where one does.
     pub waits: String,
+    /// It is to move with its processes.
+    #[serde(default)]
+    pub live: Option<Live>,
+}
+
+/// How far the move of an environment with its processes is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Live {
+    /// It is to be tried.
+    Asked,
+    /// Its node has let go of it and kept its processes on the share: they go on in the next epoch, or never.
+    Kept,
+    /// It moves by a stop and a start after all, for this reason.
+    Failed(String),
 }
 
 /// Somebody asked for a move.

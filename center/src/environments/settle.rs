@@ -127,6 +127,10 @@ fn take_report(environment: &mut Environment, now: Timestamp) -> bool {
             environment.given_back = Some(GivenBack { node: place.node, at: now });
             release(environment);
         }
+        (State::Released, Want::Suspended) => {
+            moves::let_go(environment);
+            release(environment);
+        }
         (State::Released, Want::Stopped | Want::Killed) => release(environment),
         _ => {}
     }
@@ -155,9 +159,10 @@ fn want(goal: Goal) -> Want {
 fn rank(want: Want) -> u8 {
     match want {
         Want::Running => 0,
-        Want::Stopped => 1,
-        Want::Killed => 2,
-        Want::Destroyed => 3,
+        Want::Suspended => 1,
+        Want::Stopped => 2,
+        Want::Killed => 3,
+        Want::Destroyed => 4,
     }
 }
 

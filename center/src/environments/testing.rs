@@ -92,6 +92,7 @@ pub fn report(environment: &Environment, state: State) -> Report {
         starts: 0,
         last_exit: String::new(),
         restarts_done: environment.restarts_asked,
+        checkpoint: None,
     }
 }
 

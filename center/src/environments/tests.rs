@@ -116,6 +116,7 @@ fn says(assigned: &Assignment, state: State) -> Report {
         starts: 0,
         last_exit: String::new(),
         restarts_done: 0,
+        checkpoint: None,
     }
 }
 

@@ -119,6 +119,7 @@ impl Node {
             starts: 1,
             last_exit: String::new(),
             restarts_done: 0,
+            checkpoint: None,
         };
         self.environments = self.orders.environments.iter().map(runs).collect();
         self.beat().await;

@@ -66,8 +66,12 @@ pub struct Move {
     /// The node that is to take it; the best one where it is left out.
     #[arg(long, value_name = "NODE")]
     pub to: Option<String>,
-    /// By a clean stop here and a start there: the only way there is at present.
+    /// With its processes and connections, which stand still meanwhile. Where that turns out not to be possible it is stopped here and
+    /// started there.
     #[arg(long)]
+    pub live: bool,
+    /// By a clean stop here and a start there: what is done where nothing else is said.
+    #[arg(long, conflicts_with = "live")]
     pub restart: bool,
     /// Say where it would go, and change nothing.
     #[arg(long, conflicts_with = "wait")]

@@ -103,13 +103,14 @@ pub async fn certificate(center: &Center, node: &str, out: &Out) -> Result<()> {
 /// `lodge env move`.
 pub async fn move_one(center: &Center, asked: &Move, out: &Out) -> Result<()> {
     let name = &asked.name;
-    let order = MoveOrder { to: asked.to.clone(), dry_run: asked.dry_run };
+    let order = MoveOrder { to: asked.to.clone(), live: asked.live, dry_run: asked.dry_run };
     let before = center.environment(name).await.with_context(|| format!("looking for {name}"))?;
     let moving = center.move_environment(name, &order).await.with_context(|| format!("moving {name}"))?;
     let target = moving.moving.as_ref().and_then(|moving| moving.to.clone()).unwrap_or_else(|| "another node".to_owned());
     if asked.dry_run {
         let from = before.node.unwrap_or_default();
-        return out.done(&format!("would be done: {name} moves from {from} to {target} by restart"));
+        let way = moving.moving.as_ref().map_or("restart", |moving| moving.way.as_str());
+        return out.done(&format!("would be done: {name} moves from {from} to {target} by {way}"));
     }
     if !asked.wait.wait {
         return out.done(&format!("{name} moves to {target}; `lodge env show {name}` follows it"));

@@ -118,6 +118,7 @@ fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Stopping => "stopping",
         Verdict::Starting => "starting",
         Verdict::Moved => "moved",
+        Verdict::MovedLive => "moved live",
         Verdict::Stopped => "stopped",
         Verdict::Killed => "killed",
     }
@@ -144,7 +145,7 @@ mod tests {
             verdict,
             reason: if to.is_none() { "not enough free memory on node2".into() } else { String::new() },
             expected_ms: Some(4200),
-            gap_ms: (verdict == Verdict::Moved).then_some(3199),
+            gap_ms: matches!(verdict, Verdict::Moved | Verdict::MovedLive).then_some(3199),
         }
     }
 

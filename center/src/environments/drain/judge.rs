@@ -7,7 +7,7 @@ use lodge_model::environment::order::Want;
 use lodge_model::ids::EnvironmentId;
 
 use super::Drain;
-use super::moves::{RESTART, is_under_way};
+use super::moves::{LIVE, RESTART, is_under_way, way};
 use crate::environments::place::Room;
 use crate::environments::records::{Environment, Goal, Move};
 use crate::environments::settle::Cluster;
@@ -51,7 +51,7 @@ fn items(drain: &mut Drain, cluster: &Cluster, now: Timestamp) {
         }
     }
     for (id, item) in &mut drain.items {
-        if !item.verdict.is_final() || item.verdict != Verdict::Moved {
+        if !matches!(item.verdict, Verdict::Moved | Verdict::MovedLive) {
             finish(item, *id, drain.node, &drain.name, drain.ordered, cluster);
         }
     }
@@ -70,7 +70,7 @@ fn item(drain: &Drain, environment: &Environment, now: Timestamp) -> DrainItem {
     DrainItem {
         environment: environment.spec.name.clone(),
         to: environment.moving.as_ref().and_then(|moving| moving.to.as_ref()).map(|(_, name)| name.clone()),
-        way: RESTART.to_owned(),
+        way: environment.moving.as_ref().map_or(RESTART, way).to_owned(),
         verdict,
         reason,
         expected_ms: environment.moves.last().and_then(|last| last.gap_ms),
@@ -118,7 +118,9 @@ fn finish(
     let done = environment.moves.iter().rev().find(|done| done.from == name && done.at.is_some_and(|at| at >= since));
     match done {
         Some(done) => {
-            (item.verdict, item.to, item.gap_ms) = (Verdict::Moved, done.to.clone(), done.gap_ms);
+            let verdict = if done.way == LIVE { Verdict::MovedLive } else { Verdict::Moved };
+            (item.verdict, item.to, item.gap_ms) = (verdict, done.to.clone(), done.gap_ms);
+            item.way.clone_from(&done.way);
             item.reason.clone_from(&done.note);
         }
         None => {

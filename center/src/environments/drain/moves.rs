@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use lodge_model::drain::MoveView;
-use lodge_model::environment::order::{State, Want};
+use lodge_model::environment::order::{Checkpoint, State, Want};
+use lodge_model::environment::share;
 use lodge_model::ids::{EnvironmentId, NodeId};
 
 use crate::environments::place::{self, Demand, Room};
 use crate::environments::reach::Check;
-use crate::environments::records::{Environment, Goal, MOVES_KEPT, Move};
+use crate::environments::records::{Environment, Goal, Live, MOVES_KEPT, Move};
 use crate::environments::settle::Cluster;
 
 /// A start elsewhere that takes longer does not hold up the moves after it.
@@ -23,6 +24,8 @@ pub const START_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 pub const WARM_PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 /// How it moves, in the API's words.
 pub const RESTART: &str = "restart";
+/// The same, with its processes.
+pub const LIVE: &str = "live";
 
 /// Note who is to leave, and reserve a node for each. What has been reserved and is still good is kept.
 pub fn reserve(cluster: &mut Cluster, now: Timestamp) {
@@ -83,6 +86,7 @@ fn note(cluster: &mut Cluster, now: Timestamp) {
                 begun: None,
                 released: None,
                 waits: String::new(),
+                live: None,
             });
         }
         if let Some(moving) = &mut environment.moving {
@@ -145,7 +149,8 @@ pub fn begin(cluster: &mut Cluster, busy: &BTreeSet<EnvironmentId>, now: Timesta
         };
         if goes && let (Some(moving), Some(place)) = (&mut environment.moving, &mut environment.place) {
             moving.begun = Some(now);
-            place.want = Want::Stopped;
+            let may_take_time = moving.live == Some(Live::Asked) && !is_last;
+            place.want = if may_take_time { Want::Suspended } else { Want::Stopped };
         }
     }
 }
@@ -218,6 +223,41 @@ pub fn is_under_way(moving: &Move, now: Timestamp) -> bool {
     moving.begun.is_some() && moving.released.is_none_or(|released| now.duration_since(released) < START_PATIENCE)
 }
 
+/// How it moves, as far as is known.
+pub fn way(moving: &Move) -> &'static str {
+    match moving.live {
+        Some(Live::Asked | Live::Kept) => LIVE,
+        Some(Live::Failed(_)) | None => RESTART,
+    }
+}
+
+/// Its old node lets go of it: whether with its processes.
+pub fn let_go(environment: &mut Environment) {
+    let Some(moving) = environment.moving.as_mut().filter(|moving| moving.live == Some(Live::Asked)) else { return };
+    moving.live = Some(match environment.report.as_ref().and_then(|report| report.checkpoint.as_ref()) {
+        Some(Checkpoint::Kept) => Live::Kept,
+        Some(Checkpoint::Failed { why }) => Live::Failed(why.clone()),
+        Some(Checkpoint::Resumed) | None => Live::Failed("it was shut down before".to_owned()),
+    });
+}
+
+/// The epoch whose processes go on in the present one.
+pub fn resumes(environment: &Environment) -> Option<u64> {
+    let moving = environment.moving.as_ref().filter(|moving| moving.live == Some(Live::Kept))?;
+    share::may_resume(moving.epoch, environment.epoch).is_ok().then_some(moving.epoch)
+}
+
+/// It runs on its new node: whether with its processes.
+fn arrived(live: Option<Live>, said: Option<&Checkpoint>) -> (&'static str, Option<String>) {
+    match (live, said) {
+        (Some(Live::Kept), Some(Checkpoint::Resumed)) => (LIVE, None),
+        (Some(Live::Kept), Some(Checkpoint::Failed { why })) => (RESTART, Some(why.clone())),
+        (Some(Live::Kept | Live::Asked), _) => (RESTART, Some("its node ended before".to_owned())),
+        (Some(Live::Failed(why)), _) => (RESTART, Some(why)),
+        (None, _) => (RESTART, None),
+    }
+}
+
 /// Take in how far a move has come; called when the old right has just ended, or a report has come.
 pub fn follow(environment: &mut Environment, now: Timestamp) {
     let runs = matches!(environment.report.as_ref().map(|report| &report.state), Some(State::Running { .. }));
@@ -230,11 +270,14 @@ pub fn follow(environment: &mut Environment, now: Timestamp) {
     let since = |then: Option<Timestamp>, end: Timestamp| {
         then.map(|then| u64::try_from(end.duration_since(then).as_millis()).unwrap_or(0))
     };
-    let note = if environment.last_exit.starts_with("killed") { environment.last_exit.clone() } else { String::new() };
+    let said = environment.report.as_ref().and_then(|report| report.checkpoint.as_ref());
+    let (way, obstacle) = arrived(moving.live.clone(), said);
+    let killed = environment.last_exit.starts_with("killed").then(|| environment.last_exit.clone());
+    let note = [obstacle.map(|why| format!("not live: {why}")), killed].into_iter().flatten().collect::<Vec<_>>().join("; ");
     environment.moves.push(MoveView {
         from: moving.from_name.clone(),
         to: Some(place.name.clone()),
-        way: RESTART.to_owned(),
+        way: way.to_owned(),
         at: Some(now),
         stop_ms: since(moving.begun, moving.released.unwrap_or(now)),
         gap_ms: since(moving.begun, now),

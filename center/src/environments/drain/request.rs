@@ -13,7 +13,7 @@ use lodge_model::node::Role;
 use super::{Certified, Drain, SettingsRecord, judge, moves, view};
 use crate::auth::Caller;
 use crate::environments::place::{self, Demand};
-use crate::environments::records::{Asked, Environment, Goal, Move};
+use crate::environments::records::{Asked, Environment, Goal, Live, Move};
 use crate::environments::{reconcile, request, settle};
 use crate::fault::Fault;
 use crate::flow::{World, operator};
@@ -158,6 +158,12 @@ pub fn move_one(
     settle::cordon(&mut cluster);
     cluster.count();
     let (from, from_name) = may_move(&environment, to.as_ref())?;
+    if order.live && !environment.template.meta.movable {
+        let template = &environment.spec.template;
+        return Err(Fault::conflict(format!(
+            "the template {template} does not say that it can be moved live (movable in its lodge-template.toml);              lodge env move {name} stops it here and starts it there"
+        )));
+    }
     let only = to.as_ref().map(|node| node.id);
     let demand = Demand { environment: &before, only, leaves: Some(from), removal: false, now };
     let room = place::choose(&cluster.rooms, &demand).map(|at| &cluster.rooms[at]);
@@ -172,6 +178,7 @@ pub fn move_one(
         begun: None,
         released: None,
         waits: String::new(),
+        live: order.live.then_some(Live::Asked),
     });
     if order.dry_run {
         return crate::environments::view::one(tx, world, &environment);

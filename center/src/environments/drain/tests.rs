@@ -1,5 +1,7 @@
 //! Drains over a cluster of plain values, with nodes that do as they are told.
 
+mod live;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lodge_model::drain::{Cause, DrainState, Settings, Verdict};
@@ -56,7 +58,7 @@ impl Play {
         for environment in told.take(most) {
             let state = match environment.place.as_ref().unwrap().want {
                 Want::Running => State::Running { since: 1 },
-                Want::Stopped | Want::Killed => State::Released,
+                Want::Suspended | Want::Stopped | Want::Killed => State::Released,
                 Want::Destroyed => State::Destroyed,
             };
             environment.report = Some(report(environment, state));

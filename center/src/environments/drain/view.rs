@@ -58,7 +58,7 @@ pub fn moving(environment: &Environment) -> Option<MoveView> {
     Some(MoveView {
         from: moving.from_name.clone(),
         to: moving.to.as_ref().map(|(_, name)| name.clone()),
-        way: super::moves::RESTART.to_owned(),
+        way: super::moves::way(moving).to_owned(),
         at: None,
         stop_ms: None,
         gap_ms: None,

@@ -1,11 +1,11 @@
 //! The cluster as a whole under random events: what may never happen, and what always happens in the end.
 
 use super::*;
-use crate::environments::records::{Asked, Move};
+use crate::environments::records::{Asked, Live, Move};
 use crate::environments::testing::{self, boot_id, environment, environment_id, node_id, report};
 use crate::testing::at;
 use lodge_model::drain::Cause;
-use lodge_model::environment::order::TaskOutcome;
+use lodge_model::environment::order::{Checkpoint, Report, TaskOutcome};
 use proptest::prelude::*;
 
 /// What nodes can do by themselves, and what people ask for.
@@ -68,6 +68,8 @@ struct Rig {
     holders: BTreeMap<(EnvironmentId, u64), (NodeId, BootId)>,
     /// Rights that have ended, by proof.
     ended: BTreeSet<(EnvironmentId, u64)>,
+    /// Those whose processes were kept.
+    kept: BTreeSet<(EnvironmentId, u64)>,
     /// No id is ever used twice.
     created: BTreeSet<u32>,
     boots: u128,
@@ -86,7 +88,15 @@ impl Rig {
             settings: Settings::default(),
             listens: true,
         };
-        Self { cluster, holders: BTreeMap::new(), ended: BTreeSet::new(), created: BTreeSet::new(), boots: 100, now: 1000 }
+        Self {
+            cluster,
+            holders: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            created: BTreeSet::new(),
+            boots: 100,
+            now: 1000,
+        }
     }
 
     fn room(&mut self, number: u128) -> &mut Room {
@@ -122,7 +132,13 @@ impl Rig {
                     if matches!(state, State::Released | State::Destroyed) {
                         self.ended.insert((environment.id, environment.epoch));
                     }
-                    environment.report = Some(report(environment, state.clone()));
+                    let suspended = environment.place.as_ref().is_some_and(|place| place.want == Want::Suspended);
+                    let is_kept = suspended && *state == State::Released;
+                    if is_kept {
+                        self.kept.insert((environment.id, environment.epoch));
+                    }
+                    let said = report(environment, state.clone());
+                    environment.report = Some(Report { checkpoint: is_kept.then_some(Checkpoint::Kept), ..said });
                 }
             }
             Event::Reboots(number) => {
@@ -185,6 +201,7 @@ impl Rig {
                         begun: None,
                         released: None,
                         waits: String::new(),
+                        live: number.is_multiple_of(2).then_some(Live::Asked),
                     });
                 }
             }
@@ -220,6 +237,12 @@ impl Rig {
             assert!(
                 before.1 == 0 || !self.holders.contains_key(&before) || self.ended.contains(&before),
                 "{right:?} was given while {before:?} was held"
+            );
+            // Processes go on only from the epoch before, and only where they were kept.
+            let resumed = crate::environments::drain::moves::resumes(environment);
+            assert!(
+                resumed.is_none_or(|made| made == before.1 && self.kept.contains(&before)),
+                "{right:?} goes on from nothing"
             );
             let memory = if place.to_remove { 0 } else { environment.spec.memory };
             *promised.entry(place.node).or_default() += memory;
@@ -276,7 +299,7 @@ proptest! {
                 let Some(place) = &environment.place else { continue };
                 let state = match place.want {
                     Want::Running => State::Running { since: 1 },
-                    Want::Stopped | Want::Killed => State::Released,
+                    Want::Suspended | Want::Stopped | Want::Killed => State::Released,
                     Want::Destroyed => State::Destroyed,
                 };
                 if state == State::Released {
