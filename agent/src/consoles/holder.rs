@@ -19,12 +19,15 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::console::Console;
+use super::log::Log;
 use super::{Places, wire};
 
 /// How long whoever connects may take to say what it wants.
 const WORD: Duration = Duration::from_secs(10);
 /// Longest request, in bytes.
 const REQUEST: u64 = 128;
+/// Logs that are kept of environments that do not run here: nobody says when one that went elsewhere is destroyed there.
+pub(super) const PAST: usize = 200;
 
 /// All consoles.
 pub struct Holder {
@@ -141,7 +144,24 @@ impl Holder {
             None => drop(consoles.remove(&id)),
         }
         remove_socket(&self.places.socket_of(id))?;
+        drop(consoles);
+        self.prune().context("removing old logs")?;
         Ok(console)
+    }
+
+    /// Of logs without a console only the newest stay.
+    fn prune(&self) -> Result<()> {
+        let mut past = Vec::new();
+        for entry in fs::read_dir(&self.places.logs)? {
+            let path = entry?.path();
+            let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log")?.parse::<EnvironmentId>().ok());
+            if stem.is_some_and(|id| !self.consoles.borrow().contains_key(&id)) {
+                past.push((fs::metadata(&path)?.modified()?, path));
+            }
+        }
+        past.sort();
+        let old = past.len().saturating_sub(PAST);
+        past.into_iter().take(old).try_for_each(|(_, path)| Ok(Log::new(path).remove()?))
     }
 }
 

@@ -169,6 +169,20 @@ fn a_closed_console_keeps_its_log_and_whoever_is_attached_and_nothing_else() {
 }
 
 #[test]
+fn logs_of_environments_that_went_elsewhere_do_not_pile_up() {
+    Node::new().with(async |node| {
+        for number in 0..holder::PAST as u128 + 5 {
+            std::fs::write(node.places.logs.join(format!("{}.log", uuid::Uuid::from_u128(number))), "before").unwrap();
+        }
+        std::fs::write(node.places.logs.join("a note"), "not a log").unwrap();
+        assert!(ended(node.start("echo newest").await).await.success());
+        node.ask("close").await.unwrap();
+        assert_eq!(std::fs::read_dir(&node.places.logs).unwrap().count(), holder::PAST + 1);
+        assert_eq!(node.log().await.trim(), "newest");
+    });
+}
+
+#[test]
 fn what_is_forgotten_is_hung_up_on_and_its_log_is_gone() {
     Node::new().with(async |node| {
         let child = node.start("trap 'exit 7' HUP; echo here; while :; do read x || exit 8; done").await;
