@@ -54,7 +54,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "environments",
-        about: "servers on two nodes: HTTP, ssh, exec, isolation, forging, reboot and poweroff inside, snapshots; then nothing is left",
+        about: "servers on two nodes: HTTP, ssh, exec, forging, reboot and poweroff inside, snapshots; then nothing is left",
         in_default: true,
         run: environments::run,
     },
