@@ -37,7 +37,7 @@ mod settle;
 pub mod snapshots;
 pub mod tasks;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod view;
 
 #[cfg(test)]

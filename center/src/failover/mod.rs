@@ -23,3 +23,5 @@ pub mod plan;
 pub mod records;
 pub mod request;
 pub mod signs;
+#[cfg(test)]
+mod tests;

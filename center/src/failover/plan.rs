@@ -152,6 +152,8 @@ fn see(facts: &Facts, worker: &Worker) -> Seen {
     let (file, of_file) = file(facts, worker);
     let is_heard = silent <= suspect;
     let case = match (is_heard, file) {
+        // One that has just died was heard a moment later than it wrote.
+        (true, File::Old) if silent > suspect / 2 => None,
         (true, File::Old) => Some(Case::ShareLost),
         (true, _) | (false, File::Between) => None,
         (false, File::Fresh) => Some(Case::CenterCut),

@@ -10,6 +10,7 @@ use lodge_model::environment::order::{
 use lodge_model::environment::session::Session;
 use lodge_model::environment::spec::Spec;
 use lodge_model::environment::view::Pool;
+use lodge_model::fence::Signs;
 use lodge_model::ids::Digest;
 use lodge_model::layout::{GIB, MIB, Slot};
 use lodge_model::node::Role;
@@ -28,6 +29,7 @@ pub struct Node {
     pub orders: Orders,
     pub environments: Vec<Report>,
     pub tasks: Vec<TaskReport>,
+    pub signs: Signs,
 }
 
 /// The center's own machine and one worker, both ready.
@@ -79,7 +81,7 @@ pub async fn another(center: &Running, share: &mut Node, number: u128) -> Node {
 
 impl Node {
     fn new(center: Center, enrolled: Enrolled, boot: u128, share: ShareHealth, orders: Orders) -> Self {
-        Self { center, enrolled, boot, share, orders, environments: vec![], tasks: vec![] }
+        Self { center, enrolled, boot, share, orders, environments: vec![], tasks: vec![], signs: Signs::default() }
     }
 
     /// One heartbeat.
@@ -87,6 +89,7 @@ impl Node {
         let mut said = heartbeat(self.boot, self.share.clone(), &self.orders);
         said.environments.clone_from(&self.environments);
         said.tasks.clone_from(&self.tasks);
+        said.signs.clone_from(&self.signs);
         self.orders = self.center.heartbeat(&said).await.unwrap();
     }
 
