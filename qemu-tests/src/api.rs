@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use lodge_model::api::{EventView, NodeDetail, NodeView, TicketView};
+use lodge_model::drain::DrainView;
 use lodge_model::environment::view::{EnvironmentView, TemplateView};
 use lodge_model::incident::IncidentView;
 use serde::de::DeserializeOwned;
@@ -115,6 +116,16 @@ impl Operator {
     /// `lodge incident ls`, the newest first.
     pub fn incidents(&self) -> Result<Vec<IncidentView>> {
         self.json(&["incident", "ls", "--json"])
+    }
+
+    /// `lodge node drain NAME --status`; nothing where it is not drained (any more).
+    pub fn drain(&self, name: &str) -> Result<Option<DrainView>> {
+        let output = self.try_lodge(&["node", "drain", name, "--status", "--json"])?;
+        match output.status.code() {
+            Some(0) => serde_json::from_slice(&output.stdout).map(Some).context("reading a drain"),
+            Some(3) => Ok(None),
+            _ => bail!("lodge node drain {name} --status: {}", String::from_utf8_lossy(&output.stderr).trim()),
+        }
     }
 
     /// `lodge template ls`.

@@ -10,17 +10,22 @@ use lodge_model::api::{NodeDetail, NodeState};
 
 use crate::{
     artifacts::Artifacts,
-    rack::{Options, Rack},
+    rack::{self, Options, Rack},
     scenario::{self, Site},
 };
 
 mod agent_killed;
 mod center_away;
+mod cluster_reboot;
+mod crowd;
 mod drain;
+mod drain_load;
+mod drain_trouble;
 mod env_debian;
 mod env_input;
 mod env_many;
 mod environments;
+mod exits;
 mod failover;
 mod install;
 mod isolation;
@@ -190,6 +195,60 @@ pub const TESTS: &[VmTest] = &[
         in_default: false,
         run: env_many::run,
     },
+    VmTest {
+        name: "exits",
+        about: "power button, Ctrl-Alt-Del, SIGPWR, busctl, lodge node reboot and poweroff: each drains, on console and timeline",
+        in_default: false,
+        run: exits::run,
+    },
+    VmTest {
+        name: "drain-no-room",
+        about: "no room anywhere: nothing is stopped, the plan says why; at a deadline clean stops, and a start as soon as there is room",
+        in_default: false,
+        run: drain_trouble::no_room,
+    },
+    VmTest {
+        name: "drain-center-gone",
+        about: "switched off while the center is away: its word on the share lets its environments start elsewhere when it is back",
+        in_default: false,
+        run: drain_trouble::center_gone,
+    },
+    VmTest {
+        name: "drain-center-killed",
+        about: "the center killed at five moments of a drain: every drain ends, nothing runs twice",
+        in_default: false,
+        run: drain_trouble::center_killed,
+    },
+    VmTest {
+        name: "drain-share-frozen",
+        about: "the share's server frozen while a node is switched off: off within its deadline and 30 s",
+        in_default: false,
+        run: drain_trouble::share_frozen,
+    },
+    VmTest {
+        name: "drain-middle",
+        about: "on three nodes a drain is cancelled, its target dies, its source dies: all run in the end, nothing ran twice",
+        in_default: false,
+        run: drain_trouble::middle,
+    },
+    VmTest {
+        name: "drain-load",
+        about: "ten environments under load drained to two nodes: no acknowledged commit lost, every address answers, an ssh session's end",
+        in_default: false,
+        run: drain_load::ten,
+    },
+    VmTest {
+        name: "cluster-reboot",
+        about: "four nodes with twelve environments restarted in turn: each moved twice at most, all running in the end",
+        in_default: false,
+        run: cluster_reboot::run,
+    },
+    VmTest {
+        name: "drain-hundred",
+        about: "a hundred small environments drained: none lost; time, and how the gaps are distributed",
+        in_default: false,
+        run: drain_load::hundred,
+    },
 ];
 
 /// What the tests share.
@@ -277,6 +336,20 @@ impl Bench {
             self.site = Some(Site { rack, operator, nodes: (1..=NODES).collect() });
         }
         self.site.as_mut().context("the site is gone")
+    }
+
+    /// The same site with so many nodes: those that are missing are installed.
+    fn wide(&mut self, nodes: u8) -> Result<&mut Site> {
+        let site = self.site()?;
+        let missing: Vec<u8> = (1..=nodes).filter(|number| !site.nodes.contains(number)).collect();
+        scenario::start_nodes(&mut site.rack, &missing)?;
+        for number in missing {
+            let name = rack::node_name(number);
+            site.rack.machine(&name)?.wait_ready(0, rack::INSTALL_LIMIT)?;
+            ready_in_center(site, &name)?;
+            site.nodes.push(number);
+        }
+        self.site()
     }
 
     /// An empty rack.
