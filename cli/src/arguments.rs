@@ -167,7 +167,7 @@ pub enum Node {
     /// First comes the plan: where each goes, and what keeps those that cannot go. One that cannot go blocks only itself.
     #[command(
         after_help = "Examples:\n  lodge node drain n1 --dry-run\n  lodge node drain n1 --deadline 15m --reason 'new memory' --wait\n  \
-                            lodge node drain n1 --cancel"
+                            lodge node drain n1 --status\n  lodge node drain n1 --cancel"
     )]
     Drain(Drain),
     /// Let a node that was drained take environments again.

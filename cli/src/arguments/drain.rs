@@ -17,12 +17,18 @@ pub struct Drain {
     /// Why, for whoever looks at the node.
     #[arg(long, default_value = "")]
     pub reason: String,
+    /// Even if no other node could die any more then without loss (lodge cluster capacity).
+    #[arg(long)]
+    pub force: bool,
     /// Show the plan, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Cancel the drain that is going on: what has not been told to stop stays.
     #[arg(long, conflicts_with_all = ["deadline", "reason", "dry_run", "wait"])]
     pub cancel: bool,
+    /// Show how the drain stands; with --wait follow it to its end.
+    #[arg(long, conflicts_with_all = ["deadline", "reason", "dry_run", "cancel"])]
+    pub status: bool,
     /// What is waited for.
     #[command(flatten)]
     pub wait: DrainWait,
@@ -50,6 +56,9 @@ pub struct Down {
     /// Why, for whoever looks at the node.
     #[arg(long, default_value = "")]
     pub reason: String,
+    /// Even if no other node could die any more then without loss (lodge cluster capacity).
+    #[arg(long)]
+    pub force: bool,
     /// What is asked before it is done.
     #[command(flatten)]
     pub confirm: Confirm,
@@ -106,4 +115,7 @@ pub struct Set {
     /// Factor of all times after which a silent node is taken for dead: more than 1 for machines or networks that stall.
     #[arg(long, group = "setting", value_name = "FACTOR")]
     pub patience: Option<u32>,
+    /// Refuse what would leave no room for the environments of a node that dies.
+    #[arg(long, group = "setting", value_name = "true|false")]
+    pub spare: Option<bool>,
 }

@@ -21,16 +21,33 @@ pub async fn drain(center: &Center, asked: &Drain, out: &Out) -> Result<()> {
     if asked.cancel {
         return undrain(center, node, out).await;
     }
-    let order =
-        DrainOrder { deadline: seconds(asked.deadline)?, reason: asked.reason.clone(), dry_run: asked.dry_run, then: None };
+    if asked.status {
+        let mut view = center.drain_of(node).await.with_context(|| format!("asking how the drain of {node} stands"))?;
+        if asked.wait.wait {
+            view = follow(center, node, view).await?;
+        }
+        return out.show(&view, |setting| view::drain(&view, setting));
+    }
+    let order = DrainOrder {
+        deadline: seconds(asked.deadline)?,
+        reason: asked.reason.clone(),
+        dry_run: asked.dry_run,
+        then: None,
+        force: asked.force,
+    };
     order_it(center, node, &order, asked.wait, out).await
 }
 
 /// `lodge node poweroff` and `lodge node reboot`.
 pub async fn down(center: &Center, asked: &Down, power: Power, out: &Out) -> Result<()> {
     let node = &asked.node;
-    let order =
-        DrainOrder { deadline: seconds(asked.deadline)?, reason: asked.reason.clone(), dry_run: true, then: Some(power) };
+    let order = DrainOrder {
+        deadline: seconds(asked.deadline)?,
+        reason: asked.reason.clone(),
+        dry_run: true,
+        then: Some(power),
+        force: asked.force,
+    };
     let plan = center.drain(node, &order).await.with_context(|| format!("planning the drain of {node}"))?;
     if asked.confirm.dry_run {
         return out.show(&plan, |setting| view::drain(&plan, setting));
@@ -139,6 +156,7 @@ pub async fn set(center: &Center, asked: &Set, out: &Out) -> Result<()> {
         moves_per_target: asked.moves_per_target,
         moves_per_cluster: asked.moves_per_cluster,
         patience: asked.patience,
+        spare: asked.spare,
     };
     let settings = center.change_settings(&change).await.context("changing the settings")?;
     out.show(&settings, |_| view::settings(&settings))
