@@ -13,7 +13,6 @@ pub mod marks;
 pub mod peers;
 pub mod plan;
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::IpAddr;
@@ -34,6 +33,8 @@ use plan::{Client, Facts, Step};
 const KEPT: &str = "/state/node/bans.json";
 /// The clients of the NFS server, one directory each (fs/nfsd/nfs4state.c in the kernel's sources).
 const CLIENTS: &str = "/proc/fs/nfsd/clients";
+/// What the server has done, with a line `th THREADS …`; there as long as the kernel has a server.
+const SERVER: &str = "/proc/net/rpc/nfsd";
 /// Steps of one run of `agent fence`; a set of bans takes three.
 const STEPS_MAX: usize = 8;
 
@@ -55,10 +56,18 @@ impl Witness {
 
 /// What is in force.
 pub fn look() -> Result<Facts> {
-    let kept = kept(Path::new(KEPT))?;
-    // Rules are made only for what is kept. Where they cannot be listed, setting them says why.
-    let dropped = if kept.is_empty() { BTreeSet::new() } else { banned().unwrap_or_default() };
-    Ok(Facts { kept, dropped, exports: exports::current(Path::new(exports::ETAB))?, clients: clients(Path::new(CLIENTS))? })
+    let (kept, exports) = (kept(Path::new(KEPT))?, exports::current(Path::new(exports::ETAB))?);
+    // Nothing is done for what is not kept.
+    if kept.is_empty() {
+        return Ok(Facts { exports, ..Facts::default() });
+    }
+    // Where the rules cannot be listed, setting them says why.
+    let dropped = banned().unwrap_or_default();
+    let clients = clients(Path::new(CLIENTS), Path::new(SERVER)).unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        vec![Client { number: 0, address: None }]
+    });
+    Ok(Facts { kept, dropped, exports, clients })
 }
 
 /// Do one step. It may take as long as the server's disk takes for the requests in flight.
@@ -99,10 +108,10 @@ fn kept(path: &Path) -> Result<Vec<Ban>> {
 }
 
 /// The server's clients; none where it does not run.
-fn clients(dir: &Path) -> Result<Vec<Client>> {
+fn clients(dir: &Path, server: &Path) -> Result<Vec<Client>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound && !serves(server) => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("listing {}", dir.display())),
     };
     let mut clients = Vec::new();
@@ -121,6 +130,14 @@ fn clients(dir: &Path) -> Result<Vec<Client>> {
         }
     }
     Ok(clients)
+}
+
+/// Whether the server has threads; taken for granted where that cannot be told.
+fn serves(server: &Path) -> bool {
+    match fs::read_to_string(server) {
+        Ok(text) => !text.lines().any(|line| line == "th 0" || line.starts_with("th 0 ")),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
 }
 
 /// The address in a line `address: "10.77.0.101:874"`, an IPv6 one in brackets.
@@ -149,7 +166,13 @@ mod tests {
     #[test]
     fn clients_are_read_and_expired() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(clients(&dir.path().join("none")).unwrap(), []);
+        let server = dir.path().join("server");
+        let none = |server| clients(&dir.path().join("none"), server);
+        assert_eq!(none(&server).unwrap(), []);
+        fs::write(&server, "rc 0 0 0\nth 0 0 0.000\n").unwrap();
+        assert_eq!(none(&server).unwrap(), []);
+        fs::write(&server, "rc 0 0 0\nth 16 0 0.000\n").unwrap();
+        assert!(none(&server).is_err(), "a server without a list of clients proves nothing");
         let info = |number: &str, address: &str| {
             let client = dir.path().join(number);
             fs::create_dir(&client).unwrap();
@@ -163,7 +186,7 @@ mod tests {
         info("7", "\"10.77.0.101:874\"");
         info("12", "\"[fd00::5]:1011\"");
         info("13", "\"nonsense\"");
-        let mut found = clients(dir.path()).unwrap();
+        let mut found = clients(dir.path(), &server).unwrap();
         found.sort_by_key(|client| client.number);
         let client = |number, address: Option<&str>| Client { number, address: address.map(|text| text.parse().unwrap()) };
         assert_eq!(found, [client(7, Some("10.77.0.101")), client(12, Some("fd00::5")), client(13, None)]);
