@@ -7,6 +7,7 @@
 mod crun;
 mod lxc;
 mod memory;
+mod parts;
 mod peer;
 mod root;
 mod ssh;
@@ -33,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Wait until an ssh server answers.
+    /// Wait until an ssh server answers; tells how far its environment was when, in seconds since then.
     Watch { address: Ipv4Addr },
     /// Make a root, start a peer on it, and wait until its ssh server answers.
     Start {
@@ -90,8 +91,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<Value> {
     Ok(match command {
         Command::Watch { address } => {
+            let begin = SystemTime::now();
             ssh::wait(address)?;
-            json!({})
+            parts::since(begin)?
         }
         Command::Start { engine, peer, template, like } => start(engine, &peer, &template, &like)?,
         Command::Stop { engine, peer } => stop(engine, &peer)?,

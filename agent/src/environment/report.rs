@@ -38,9 +38,10 @@ pub struct Running {
 }
 
 impl Reports {
-    /// Whether something is said that the center should hear at once: not for another usage or percent.
+    /// Whether something is said that the center should hear at once: not for another usage, percent or step on the way up, each of which
+    /// would break off the question that is open at the center, and cost a connection.
     pub fn is_news(&self, told: &Reports) -> bool {
-        self.without_numbers() != told.without_numbers()
+        self.without_progress() != told.without_progress()
     }
 
     /// Nothing of any environment keeps the node from going down.
@@ -48,10 +49,10 @@ impl Reports {
         !self.is_kept || self.all_gone
     }
 
-    fn without_numbers(&self) -> Reports {
+    fn without_progress(&self) -> Reports {
         let environment = |report: &Report| {
             let state = match &report.state {
-                State::Preparing { step } => State::Preparing { step: step.split(' ').next().unwrap_or_default().to_owned() },
+                State::Preparing { .. } => State::Preparing { step: String::new() },
                 other => other.clone(),
             };
             Report { state, usage: None, ..report.clone() }
@@ -79,7 +80,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn numbers_can_wait_and_states_cannot() {
+    fn progress_can_wait_and_states_cannot() {
         let report = |state, memory| Report {
             id: EnvironmentId(Uuid::from_u128(1)),
             epoch: 1,
@@ -104,7 +105,8 @@ mod tests {
         let running = |percent| TaskOutcome::Running { percent };
         let told = reports(fetching(3), 5, running(1));
         assert!(!reports(fetching(70), 6, running(99)).is_news(&told));
-        assert!(reports(State::Preparing { step: "mount".into() }, 5, running(1)).is_news(&told));
+        assert!(!reports(State::Preparing { step: "mount".into() }, 5, running(1)).is_news(&told));
+        assert!(reports(State::Running { since: 7 }, 5, running(1)).is_news(&told));
         assert!(reports(State::Failed, 5, running(1)).is_news(&told));
         assert!(reports(fetching(3), 5, TaskOutcome::Done { bytes: 0, template: None }).is_news(&told));
         assert!(Reports::default().is_news(&told));

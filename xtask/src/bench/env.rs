@@ -36,7 +36,7 @@ fn starts(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
     let [mut ours, mut crun, mut lxc] = [const { Samples(Vec::new()) }; 3];
     // The first turn warms caches up on every side.
     for turn in 0..=options.repeat {
-        let took = guest.start("timed", 1)?;
+        let (took, parts) = guest.start("timed", 1)?;
         guest.destroy("timed")?;
         let peer = |engine, samples: &mut Samples| -> Result<String> {
             let (took, parts) = guest.start_peer(engine, 1)?;
@@ -46,7 +46,7 @@ fn starts(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
         };
         let (by_crun, by_lxc) = (peer(Engine::Crun, &mut crun)?, peer(Engine::Lxc, &mut lxc)?);
         ours.0.extend((turn > 0).then_some(took));
-        super::say(&format!("start {turn} of {}: ours {took:.2} s, crun {by_crun}, LXC {by_lxc}", options.repeat));
+        super::say(&format!("start {turn} of {}: ours {took:.2} s {parts}, crun {by_crun}, LXC {by_lxc}", options.repeat));
     }
     table.row("create to sshd, beside bare crun (s)", &ours, &crun, Bar::AtMost(1.15));
     table.row("create to sshd, beside LXC (s)", &ours, &lxc, Bar::AtMost(1.0));

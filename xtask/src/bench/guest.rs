@@ -93,16 +93,16 @@ impl Guest {
         self.operator.lodge(&[&create[..], &["--ssh-key", &key, "--address", &address]].concat()).map(drop)
     }
 
-    /// Seconds from the command to the answer of an environment's ssh server.
-    pub fn start(&self, name: &str, number: u8) -> Result<f64> {
+    /// Create an environment: seconds from the command to the answer of its ssh server, and of the parts.
+    pub fn start(&self, name: &str, number: u8) -> Result<(f64, Value)> {
         let watch = format!("watch {}", Self::address(number));
         let machine = self.machine()?;
         std::thread::scope(|scope| {
             let begin = Instant::now();
-            let watcher = scope.spawn(move || run(machine, &watch).map(|_| begin.elapsed()));
+            let watcher = scope.spawn(move || run(machine, &watch).map(|parts| (begin.elapsed(), parts)));
             self.order(name, number, "96M")?;
-            let took = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
-            Ok(took.as_secs_f64())
+            let (took, parts) = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
+            Ok((took.as_secs_f64(), parts))
         })
     }
 
