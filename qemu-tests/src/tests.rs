@@ -23,6 +23,7 @@ mod drain_load;
 mod drain_trouble;
 mod env_debian;
 mod env_input;
+mod env_live;
 mod env_many;
 mod environments;
 mod exits;
@@ -80,6 +81,12 @@ pub const TESTS: &[VmTest] = &[
         about: "by an operator and by the power button: all environments run elsewhere, nothing acknowledged is lost, counted zeros",
         in_default: true,
         run: drain::run,
+    },
+    VmTest {
+        name: "env-live",
+        about: "moved live under an open ssh session and a TCP connection, twice: both go on; one with a nested namespace by a restart",
+        in_default: true,
+        run: env_live::run,
     },
     VmTest {
         name: "failover-dead",
