@@ -16,22 +16,22 @@
 //! | `environment/live.rs` | live moves |
 //! | `environment/session.rs` | `exec` and `console` |
 
-mod exits;
+pub mod exits;
 #[cfg(test)]
 mod fake;
 pub mod host;
 mod import;
-mod keeper;
+pub mod keeper;
 pub mod live;
-mod notes;
+pub mod notes;
 mod plan;
 pub mod report;
 pub mod session;
 #[cfg(test)]
 mod stage;
-mod tasks;
-mod warm;
-mod worker;
+pub mod tasks;
+pub mod warm;
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ use crate::leave::{Count, Leaver};
 use crate::moments::since_boot;
 use host::Host as _;
 use host::real::Real;
-use keeper::{Keeper, Kept, Wakers};
+use keeper::{Crew, Keeper, Kept, Wakers};
 use report::Reports;
 use worker::Surroundings;
 
@@ -129,10 +129,11 @@ pub async fn run(setting: Setting) -> Result<()> {
         issued: setting.issued,
     };
     let import = import::into_share(&setting.share, setting.center, Handle::current());
-    let keeper = Keeper::new(around, import, &Kept::default(), setting.reports)?;
+    let crew = Crew::threads(&around, import)?;
+    let keeper = Keeper::new(around, crew, &Kept::default());
     let wakers = Wakers { orders: setting.orders, leaving: setting.leaving, share: setting.is_share_well, exits, events };
     tokio::select! {
-        ended = keeper.run(wakers) => ended,
+        ended = keeper.run(wakers, setting.reports) => ended,
         ended = sessions => ended,
         ended = leaver.run() => ended,
         ended = exits::follow(Path::new(paths::INIT_SOCKET).to_owned(), told, ended) => ended.map(|never| match never {}),

@@ -276,19 +276,20 @@ async fn down(silent: &mut watch::Receiver<bool>) -> Result<()> {
 }
 
 /// The newest generation of orders that was seen in this boot.
-struct Generation {
+pub struct Generation {
     value: u64,
     path: PathBuf,
 }
 
 impl Generation {
-    fn read(path: PathBuf) -> Self {
+    /// As it is kept in this file, which must not be there after a boot.
+    pub fn read(path: PathBuf) -> Self {
         let value = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         Self { value, path }
     }
 
     /// The inner result says why orders are refused.
-    fn accept(&mut self, generation: u64) -> Result<Result<(), String>> {
+    pub fn accept(&mut self, generation: u64) -> Result<Result<(), String>> {
         let newest = self.value;
         if generation < newest {
             return Ok(Err(format!("orders of generation {generation} are refused: {newest} has been seen")));

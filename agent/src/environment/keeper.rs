@@ -49,11 +49,33 @@ pub struct Keeper {
     assignments: PathBuf,
     hands: BTreeMap<EnvironmentId, Hand>,
     tasks: Tasks,
-    templates: mpsc::Sender<Task>,
-    warm: mpsc::Sender<TemplateRef>,
+    crew: Crew,
     wanted: BTreeMap<Digest, bool>,
     leaving: Option<Duration>,
-    reports: watch::Sender<Reports>,
+}
+
+/// Who does the work: threads, or a simulator.
+pub struct Crew {
+    /// Lets a worker work on what comes through its inbox, until that is closed.
+    pub employ: Box<dyn FnMut(EnvironmentId, Worker, mpsc::Receiver<Message>) -> Result<()> + Send + Sync>,
+    /// Whoever makes and removes templates on the share.
+    pub templates: mpsc::Sender<Task>,
+    /// Whoever fetches templates beforehand.
+    pub warm: mpsc::Sender<TemplateRef>,
+}
+
+impl Crew {
+    /// A thread each.
+    pub fn threads(around: &Surroundings, import: Import) -> Result<Self> {
+        let employ = |id: EnvironmentId, worker: Worker, messages: mpsc::Receiver<Message>| {
+            let name: String = format!("env-{id}").chars().take(15).collect();
+            let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+            let started = thread.spawn(move || worker.run(&messages));
+            started.map(drop).with_context(|| format!("starting a thread for environment {id}"))
+        };
+        let templates = tasks::start_templates(around.clone(), import)?;
+        Ok(Self { employ: Box::new(employ), templates, warm: warm::start(around.clone())? })
+    }
 }
 
 /// A worker, seen from here.
@@ -69,28 +91,23 @@ struct Hand {
 
 impl Keeper {
     /// Nothing is done yet. Outcomes of tasks and assignments are kept below these paths, which must be empty after a boot.
-    pub fn new(around: Surroundings, import: Import, kept: &Kept, reports: watch::Sender<Reports>) -> Result<Self> {
-        let templates = tasks::start_templates(around.clone(), import)?;
-        let warm = warm::start(around.clone())?;
-        Ok(Self {
+    pub fn new(around: Surroundings, crew: Crew, kept: &Kept) -> Self {
+        Self {
             around,
             assignments: kept.assignments.clone(),
             hands: BTreeMap::new(),
             tasks: Tasks::read(&kept.tasks),
-            templates,
-            warm,
+            crew,
             wanted: BTreeMap::new(),
             leaving: None,
-            reports,
-        })
+        }
     }
 
     /// Keep them for as long as the agent lives.
-    pub async fn run(mut self, mut wakers: Wakers) -> Result<()> {
-        self.reports.send_modify(|reports| reports.is_kept = true);
-        if let Some(assignments) = read(&self.assignments) {
-            self.assigned(assignments).await?;
-        }
+    pub async fn run(mut self, mut wakers: Wakers, reports: watch::Sender<Reports>) -> Result<()> {
+        reports.send_modify(|reports| reports.is_kept = true);
+        let found = self.found().await?;
+        self.begin(found)?;
         loop {
             tokio::select! {
                 // Words of workers first: an end is told only to the worker that is known to have that init.
@@ -100,58 +117,29 @@ impl Keeper {
                 changed = wakers.leaving.changed() => {
                     changed.context("waiting for the node to go down")?;
                     let leaving = *wakers.leaving.borrow_and_update();
-                    self.leave(leaving).await?;
+                    if let Some(by) = leaving {
+                        let found = self.found().await?;
+                        self.leave(by, found)?;
+                    }
                 }
                 changed = wakers.share.changed() => {
                     changed.context("waiting for the share")?;
                     if *wakers.share.borrow_and_update() {
-                        self.hands.values_mut().for_each(|hand| hand.send(Message::ShareBack));
+                        self.share_is_back();
                     }
                 }
                 changed = wakers.orders.changed() => {
                     changed.context("waiting for orders")?;
                     let orders = wakers.orders.borrow_and_update().clone();
-                    self.ordered(orders).await?;
+                    if let Some(orders) = orders {
+                        let found = self.found().await?;
+                        self.ordered(orders, found)?;
+                    }
                 }
             }
-            self.publish();
+            let now = self.reports();
+            reports.send_if_modified(|last| std::mem::replace(last, now.clone()) != now);
         }
-    }
-
-    async fn ordered(&mut self, orders: Option<Orders>) -> Result<()> {
-        let Some(orders) = orders else { return Ok(()) };
-        self.assigned(orders.environments).await?;
-        self.wanted.retain(|digest, _| orders.warm.iter().any(|template| template.digest == *digest));
-        for template in orders.warm {
-            if self.wanted.contains_key(&template.digest) {
-                continue;
-            }
-            self.wanted.insert(template.digest.clone(), false);
-            self.warm.send(template).map_err(|_| anyhow::anyhow!("the thread that fetches templates has ended"))?;
-        }
-        for task in self.tasks.ordered(&orders.tasks) {
-            tracing::info!("task {}: {:?}", task.id, task.what);
-            match tasks::environment(&task.what) {
-                Some(id) => self.hand(id)?.send(Message::Task(Box::new(task))),
-                None => self.templates.send(task).map_err(|_| anyhow::anyhow!("the thread of the templates has ended"))?,
-            }
-        }
-        Ok(())
-    }
-
-    /// What is assigned, and what else is found here or noted.
-    async fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<()> {
-        let text = serde_json::to_vec(&assignments).context("encoding the assignments")?;
-        durable::write(&self.assignments, &text, 0o600)?;
-        let mut ids = self.found().await?;
-        ids.extend(self.around.book.list());
-        ids.extend(self.hands.keys());
-        ids.extend(assignments.iter().map(|assignment| assignment.id));
-        for id in ids {
-            let order = assignments.iter().find(|assignment| assignment.id == id).cloned();
-            self.hand(id)?.order(order);
-        }
-        Ok(())
     }
 
     /// What is found on the node. A look that fails is repeated when the next orders come.
@@ -164,11 +152,57 @@ impl Keeper {
         }))
     }
 
+    /// Go on with what was assigned last in this boot, if anything was.
+    pub fn begin(&mut self, found: BTreeSet<EnvironmentId>) -> Result<()> {
+        match read(&self.assignments) {
+            Some(assignments) => self.assigned(assignments, found),
+            None => Ok(()),
+        }
+    }
+
+    /// Take orders in.
+    pub fn ordered(&mut self, orders: Orders, found: BTreeSet<EnvironmentId>) -> Result<()> {
+        self.assigned(orders.environments, found)?;
+        self.wanted.retain(|digest, _| orders.warm.iter().any(|template| template.digest == *digest));
+        for template in orders.warm {
+            if self.wanted.contains_key(&template.digest) {
+                continue;
+            }
+            self.wanted.insert(template.digest.clone(), false);
+            self.crew.warm.send(template).map_err(|_| anyhow::anyhow!("the thread that fetches templates has ended"))?;
+        }
+        for task in self.tasks.ordered(&orders.tasks) {
+            tracing::info!("task {}: {:?}", task.id, task.what);
+            match tasks::environment(&task.what) {
+                Some(id) => self.hand(id)?.send(Message::Task(Box::new(task))),
+                None => {
+                    let sent = self.crew.templates.send(task);
+                    sent.map_err(|_| anyhow::anyhow!("the thread of the templates has ended"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is assigned, and what else is found here or noted.
+    fn assigned(&mut self, assignments: Vec<Assignment>, found: BTreeSet<EnvironmentId>) -> Result<()> {
+        let text = serde_json::to_vec(&assignments).context("encoding the assignments")?;
+        durable::write(&self.assignments, &text, 0o600)?;
+        let mut ids = found;
+        ids.extend(self.around.book.list());
+        ids.extend(self.hands.keys());
+        ids.extend(assignments.iter().map(|assignment| assignment.id));
+        for id in ids {
+            let order = assignments.iter().find(|assignment| assignment.id == id).cloned();
+            self.hand(id)?.order(order);
+        }
+        Ok(())
+    }
+
     /// Everything is taken down by then, also what is found and not known.
-    async fn leave(&mut self, leaving: Option<Duration>) -> Result<()> {
-        let Some(by) = leaving else { return Ok(()) };
+    pub fn leave(&mut self, by: Duration, found: BTreeSet<EnvironmentId>) -> Result<()> {
         self.leaving = Some(by);
-        for id in self.found().await? {
+        for id in found {
             self.hand(id)?;
         }
         for hand in self.hands.values_mut() {
@@ -177,14 +211,16 @@ impl Keeper {
         Ok(())
     }
 
+    /// What failed is tried at once.
+    pub fn share_is_back(&mut self) {
+        self.hands.values_mut().for_each(|hand| hand.send(Message::ShareBack));
+    }
+
     /// The worker of an environment; it is made where there is none.
     fn hand(&mut self, id: EnvironmentId) -> Result<&mut Hand> {
         if !self.hands.contains_key(&id) {
             let (inbox, messages) = mpsc::channel();
-            let worker = Worker::new(id, self.around.clone());
-            let name: String = format!("env-{id}").chars().take(15).collect();
-            let thread = std::thread::Builder::new().name(name).stack_size(STACK);
-            thread.spawn(move || worker.run(&messages)).with_context(|| format!("starting a thread for environment {id}"))?;
+            (self.crew.employ)(id, Worker::new(id, self.around.clone()), messages)?;
             let mut hand = Hand { inbox, sent: 0, heard: 0, order: None, report: None, init: None, is_gone: false };
             if let Some(by) = self.leaving {
                 hand.send(Message::Leave(by));
@@ -194,13 +230,15 @@ impl Keeper {
         self.hands.get_mut(&id).with_context(|| format!("finding the worker of environment {id}"))
     }
 
-    fn wake(&mut self, pid: i32) {
+    /// A process has ended.
+    pub fn wake(&mut self, pid: i32) {
         for hand in self.hands.values_mut().filter(|hand| hand.init == Some(pid)) {
             hand.send(Message::Wake);
         }
     }
 
-    fn heard(&mut self, event: Event) -> Result<()> {
+    /// A worker has said something.
+    pub fn heard(&mut self, event: Event) -> Result<()> {
         match event {
             // One that was not fetched is tried again with the next orders.
             Event::Warm { digest, is_here: false } => drop(self.wanted.remove(&digest)),
@@ -227,17 +265,16 @@ impl Keeper {
         Ok(())
     }
 
-    fn publish(&self) {
-        let all_gone = self.leaving.is_some() && self.hands.values().all(|hand| hand.is_gone && hand.heard == hand.sent);
-        let reports = Reports {
+    /// Everything there is to say.
+    pub fn reports(&self) -> Reports {
+        Reports {
             environments: self.hands.values().filter_map(|hand| hand.report.clone()).collect(),
             tasks: self.tasks.reports(),
             warm: self.wanted.iter().filter(|(_, is_here)| **is_here).map(|(digest, _)| digest.clone()).collect(),
             running: self.hands.iter().filter_map(|(id, hand)| hand.running(*id)).collect(),
             is_kept: true,
-            all_gone,
-        };
-        self.reports.send_if_modified(|last| std::mem::replace(last, reports.clone()) != reports);
+            all_gone: self.leaving.is_some() && self.hands.values().all(|hand| hand.is_gone && hand.heard == hand.sent),
+        }
     }
 }
 

@@ -28,7 +28,8 @@ pub fn start(around: Surroundings) -> Result<mpsc::Sender<TemplateRef>> {
     Ok(sender)
 }
 
-fn fetch(around: &Surroundings, template: &TemplateRef) -> Result<()> {
+/// Fetch one, unless it is here.
+pub fn fetch(around: &Surroundings, template: &TemplateRef) -> Result<()> {
     // It is nobody's in particular.
     let nobody: EnvironmentId = NOBODY.parse().context("naming nobody")?;
     if around.host.look(nobody, Some(template))?.template {

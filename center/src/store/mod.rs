@@ -17,6 +17,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::fault::Fault;
 pub use events::EventDraft;
@@ -29,10 +30,14 @@ pub trait Record: Serialize + DeserializeOwned {
     fn key(&self) -> String;
 }
 
+/// Draws an id that nobody has had.
+pub type Ids = Arc<dyn Fn() -> Uuid + Send + Sync>;
+
 /// The store. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    ids: Ids,
     changes: watch::Sender<u64>,
     events: watch::Sender<u64>,
     plans: watch::Sender<u64>,
@@ -42,6 +47,7 @@ pub struct Store {
 /// One transaction: all of it happens or nothing.
 pub struct Tx<'a> {
     inner: rusqlite::Transaction<'a>,
+    ids: &'a Ids,
     signals: Cell<Signals>,
 }
 
@@ -64,7 +70,13 @@ impl Store {
     /// A store that is gone with the process, for tests.
     #[cfg(test)]
     pub fn in_memory() -> Self {
-        Self::prepare(Connection::open_in_memory().unwrap()).unwrap()
+        Self::in_memory_with(Arc::new(Uuid::new_v4)).unwrap()
+    }
+
+    /// A store that is gone with the process, for the simulator, whose ids are the same in each run.
+    pub fn in_memory_with(ids: Ids) -> anyhow::Result<Self> {
+        let connection = Connection::open_in_memory().context("opening a database in memory")?;
+        Ok(Self { ids, ..Self::prepare(connection)? })
     }
 
     fn prepare(mut connection: Connection) -> anyhow::Result<Self> {
@@ -73,7 +85,8 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL").context("setting synchronous writes")?;
         schema::migrate(&mut connection)?;
         let [changes, events, plans, views] = std::array::from_fn(|_| watch::channel(0).0);
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), changes, events, plans, views })
+        let ids: Ids = Arc::new(Uuid::new_v4);
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), ids, changes, events, plans, views })
     }
 
     /// Run one transaction on a thread where blocking is allowed.
@@ -105,7 +118,7 @@ impl Store {
         // A panic inside a transaction rolls it back when it unwinds, so the connection stays good.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = connection.transaction_with_behavior(TransactionBehavior::Immediate).context("beginning a transaction")?;
-        let tx = Tx { inner, signals: Cell::default() };
+        let tx = Tx { inner, ids: &self.ids, signals: Cell::default() };
         let done = work(&tx)?;
         let signals = tx.signals.get();
         tx.inner.commit().context("committing a transaction")?;
@@ -177,6 +190,11 @@ impl Tx<'_> {
             .execute(params![T::KIND, key.to_string()])
             .with_context(|| format!("removing {} {}", T::KIND, key.to_string()))?;
         Ok(())
+    }
+
+    /// An id that nobody has had.
+    pub fn new_id(&self) -> Uuid {
+        (self.ids)()
     }
 
     /// Whoever waits for a decision or for orders looks again once this is committed.

@@ -62,9 +62,10 @@ impl Node {
             progress.percent(50);
             Ok(TemplateRef { digest: upload.clone(), size: 3, meta: TemplateMeta::default() })
         });
-        let keeper = Keeper::new(around, import, &kept, report).unwrap();
+        let crew = Crew::threads(&around, import).unwrap();
+        let keeper = Keeper::new(around, crew, &kept);
         let wakers = Wakers { orders: ordered, leaving: is_leaving, share: is_share_well, exits: ended, events };
-        Agent { orders, leaving, share, exits, told, reports, keeper: tokio::spawn(keeper.run(wakers)) }
+        Agent { orders, leaving, share, exits, told, reports, keeper: tokio::spawn(keeper.run(wakers, report)) }
     }
 }
 
