@@ -42,7 +42,7 @@ pub fn new(
     now: Timestamp,
 ) -> Result<Environment, Fault> {
     check_quota(tx, owner, spec, None)?;
-    let id = EnvironmentId(uuid::Uuid::new_v4());
+    let id = EnvironmentId(tx.new_id());
     claims::take_name(tx, &spec.name, id)?;
     let (addresses, dns) = claims::take_addresses(tx, &spec.addresses, id)?;
     let (mac, id_range) = (claims::take_mac(tx, id)?, claims::take_id_range(tx, id)?);
