@@ -191,6 +191,12 @@ pub const TESTS: &[VmTest] = &[
         run: two_owners::run,
     },
     VmTest {
+        name: "agent-killed-briefly",
+        about: "agents killed at a few random moments while environments come and go",
+        in_default: false,
+        run: agent_killed::run_briefly,
+    },
+    VmTest {
         name: "agent-killed",
         about: "agents killed at twenty random moments while environments come and go: in the end all is as asked, nothing is left",
         in_default: false,

@@ -19,20 +19,31 @@ use crate::{
 
 /// How often an agent is killed.
 const KILLS: usize = 20;
+/// The same, where there is less time.
+const FEW_KILLS: usize = 4;
 /// An agent lives this long at most before it is killed.
 const LIFE: Duration = Duration::from_secs(8);
-/// init starts a killed agent again within this on the reference machine: its pauses grow to half a minute.
+/// init starts a killed agent again within this on the reference machine: pauses grow for one that dies young.
 const AGAIN: Duration = Duration::from_secs(60);
 /// After the last kill everything is as asked within this.
 const SETTLED: Duration = Duration::from_secs(300);
 /// Never more than these at once, besides the one that is left alone.
 const MOST: usize = 4;
-/// What the script has to have done by the last kill.
+/// What the script has to have done by the last of many kills.
 const ORDERS: [&str; 4] = ["create", "start", "stop", "destroy"];
 /// The one that is left alone.
 const STEADY: &str = "steady";
 
 pub fn run(bench: &mut Bench) -> Result<()> {
+    kill_often(bench, KILLS, &ORDERS)
+}
+
+/// As much of it as fits between other tests.
+pub fn run_briefly(bench: &mut Bench) -> Result<()> {
+    kill_often(bench, FEW_KILLS, &[])
+}
+
+fn kill_often(bench: &mut Bench, kills: usize, orders: &[&str]) -> Result<()> {
     let seed = seed()?;
     bench.say(&format!("  seed {seed} (LODGE_SEED={seed} plays the same orders and moments again)"));
     let site = bench.site()?;
@@ -48,12 +59,12 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             Script { hosting, operator, random: Random(seed), world: BTreeMap::new(), made: 0, told: BTreeMap::new() }
                 .run(&is_enough)
         });
-        let killed = kill_agents(site, Random(seed ^ 0x5eed), &ended);
+        let killed = kill_agents(site, kills, Random(seed ^ 0x5eed), &ended);
         drop(enough);
         let script = script.join().map_err(|_| anyhow::anyhow!("the script panicked"))??;
         killed.map(|()| (script.world, script.told))
     })?;
-    hold(ORDERS.iter().all(|order| told.contains_key(order)), || format!("the script gave only these orders: {told:?}"))?;
+    hold(orders.iter().all(|order| told.contains_key(order)), || format!("the script gave only these orders: {told:?}"))?;
     ask_until(site.rack.host.scale(SETTLED), "the world that was asked for", || {
         Ok(differs(&site.operator.environments()?, &world).is_none().then_some(()))
     })
@@ -66,14 +77,14 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let names: Vec<&str> = world.keys().map(String::as_str).chain([STEADY]).collect();
     site.operator.lodge(&[&["env", "destroy", "--yes", "--wait"], names.as_slice()].concat())?;
     leaves_nothing(site)?;
-    bench.say(&format!("  {KILLS} kills during {told:?}; at the end: {world:?}"));
+    bench.say(&format!("  {kills} kills during {told:?}; at the end: {world:?}"));
     Ok(())
 }
 
 /// Kill the agent of one node or the other.
-fn kill_agents(site: &Site, mut random: Random, ended: &Receiver<()>) -> Result<()> {
+fn kill_agents(site: &Site, kills: usize, mut random: Random, ended: &Receiver<()>) -> Result<()> {
     let nodes = site.node_names();
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let node = random.pick(&nodes).context("no node")?;
         let machine = site.rack.machine(node)?;
         let moment = site.rack.host.scale(LIFE).mul_f64(random.fraction());
