@@ -166,7 +166,7 @@ const TAKEN: [(&str, &str); 9] = [
     ("control groups", "find /sys/fs/cgroup/env -mindepth 1 -type d 2>/dev/null | wc -l"),
     ("processes", "find /sys/fs/cgroup/env -name cgroup.procs -exec cat {} + 2>/dev/null | wc -l"),
     ("links", "ls /sys/class/net/br0/brif | grep -vc -e '^eth' -e '^en'"),
-    ("guards", "nft list table bridge lodge 2>/dev/null | grep -c goto"),
+    ("guards", "nft list table bridge lodge 2>/dev/null | grep -o -e 'chain environment-' -e goto | wc -l"),
     ("directories", "ls /run/lodge/environments 2>/dev/null | wc -l"),
     ("containers", "ls /run/lodge/crun 2>/dev/null | wc -l"),
     ("console sockets", "ls /run/lodge/consoles 2>/dev/null | grep -c sock"),
