@@ -76,7 +76,7 @@ pub fn mount_efi_variables() {
 }
 
 /// Kernel settings: name, value, reason.
-const SYSCTLS: [(&str, &str, &str); 24] = [
+const SYSCTLS: [(&str, &str, &str); 25] = [
     ("kernel/printk_devkmsg", "on", "services log through /dev/kmsg; the default rate limit would drop their lines"),
     ("kernel/printk", "6 4 1 7", "consoles show notices and worse; services' chatter (info) stays in the log"),
     ("kernel/panic", "10", "a kernel panic restarts the machine after people had time to photograph it"),
@@ -95,6 +95,7 @@ const SYSCTLS: [(&str, &str, &str); 24] = [
     ("fs/protected_fifos", "1", "the same for pipes"),
     ("fs/protected_regular", "2", "the same for files, group-writable directories too"),
     ("vm/panic_on_oom", "0", "one greedy process is killed, not the machine"),
+    ("vm/oom_dump_tasks", "0", "environments that are out of memory must not fill the consoles"),
     ("kernel/unprivileged_bpf_disabled", "2", "no way into the kernel's verifier for users of environments"),
     // What follows are sums over all environments, which nobody inside can raise.
     ("fs/inotify/max_user_instances", "65536", "each systemd takes dozens, and all of them count for the node's root, too"),

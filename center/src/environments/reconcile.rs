@@ -198,7 +198,7 @@ fn assignment(environment: &Environment) -> Option<Assignment> {
         disk: spec.disk,
         memory: spec.memory,
         cpu_millis: spec.cpu_millis,
-        tasks_max: lodge_model::environment::spec::TASKS_MAX,
+        tasks_max: lodge_model::environment::spec::tasks_max(spec.memory),
         id_base: id_base(environment.id_range),
         mac: environment.mac.clone(),
         addresses: environment.addresses.clone(),

@@ -14,10 +14,19 @@ pub const DISK: std::ops::RangeInclusive<u64> = 256 * MIB..=16 * 1024 * GIB;
 pub const MEMORY: std::ops::RangeInclusive<u64> = 32 * MIB..=4 * 1024 * GIB;
 /// Least and greatest share of processors, in thousandths of one.
 pub const CPU_MILLIS: std::ops::RangeInclusive<u32> = 50..=1_024_000;
-/// Greatest number of processes and threads.
-pub const TASKS_MAX: u32 = 4096;
+/// Bytes of memory for each process or thread that may be there: about what a shell takes with its stack and page tables in the kernel.
+const MEMORY_PER_TASK: u64 = 256 << 10;
+/// Least and greatest number of processes and threads that are allowed.
+const TASKS: std::ops::RangeInclusive<u64> = 256..=32_768;
 /// Priority where none is asked for; greater is more important.
 pub const PRIORITY: u32 = 100;
+
+/// How many processes and threads an environment with so much memory may have. A fork bomb ends there, before the kernel runs out of
+/// the environment's memory and ends its sshd and its init.
+pub fn tasks_max(memory: u64) -> u32 {
+    let tasks = (memory / MEMORY_PER_TASK).clamp(*TASKS.start(), *TASKS.end());
+    u32::try_from(tasks).unwrap_or(u32::MAX)
+}
 
 /// Everything that can be asked for. Sizes are bytes in JSON; the command line takes `10G`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -176,6 +185,11 @@ mod tests {
             "name": "web1", "template": "tiny", "disk": GIB, "memory": 128 * MIB, "cpu-millis": 500
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn tasks_are_as_many_as_there_is_memory_for() {
+        assert_eq!([32 * MIB, 96 * MIB, GIB, 64 * GIB].map(tasks_max), [256, 384, 4096, 32_768]);
     }
 
     #[test]
