@@ -4,10 +4,10 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
-use lodge_model::environment::view::Phase;
+use lodge_model::environment::view::{EnvironmentView, Phase};
 
 use self::services::{answers, ftp, http, smtp, vnc};
-use super::{Bench, ask_until, environments::until};
+use super::{Bench, ask_until};
 use crate::{
     artifacts::Debian,
     hosting::{Hosting, address},
@@ -198,12 +198,18 @@ impl Server<'_> {
         let order = |word: &str| self.ssh(&format!("(sleep 0.5; {word}) > /dev/null 2>&1 < /dev/null &")).map(drop);
         let before = operator.environment(NAME)?.started;
         order("reboot")?;
-        until(self.site, NAME, "started again after its reboot", |env| env.phase == Phase::Running && env.started != before)?;
+        self.until("started again after its reboot", |env| env.phase == Phase::Running && env.started != before)?;
         self.is_up()?;
         answers(&self.site.rack, "the FTP server after a reboot", || ftp(self.port(21)?, self.port(FTP_DATA)?))?;
         hold(http(self.port(80)?, "/", "").is_err(), || "after a reboot the firewall is open".into())?;
         order("poweroff")?;
-        until(self.site, NAME, "off after its poweroff", |env| env.phase == Phase::Ended).map(drop)
+        self.until("off after its poweroff", |env| env.phase == Phase::Ended)
+    }
+
+    /// Wait until the center shows it so; its services have to stop first.
+    fn until(&self, what: &str, is_so: impl Fn(&EnvironmentView) -> bool) -> Result<()> {
+        let so = || Ok(is_so(&self.site.operator.environment(NAME)?).then_some(()));
+        ask_until(self.site.rack.host.scale(BOOT), &format!("{NAME} {what}"), so)
     }
 
     fn write(&self, path: &str, text: &str) -> Result<()> {
