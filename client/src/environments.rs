@@ -81,6 +81,11 @@ impl Center {
         self.post_only(&["environments"], spec).await
     }
 
+    /// `POST /environments?force=true`: even if no node could die any more then without loss.
+    pub async fn create_environment_anyway(&self, spec: &Spec) -> Result<EnvironmentView, Error> {
+        self.json(self.request(Method::POST, &["environments"], MARGIN).query(&[("force", "true")]).json(spec)).await
+    }
+
     /// `PATCH /environments/{name}`.
     pub async fn change_environment(&self, name: &str, change: &Change) -> Result<(), Error> {
         self.patch_only(&["environments", name], change).await

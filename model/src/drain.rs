@@ -67,6 +67,8 @@ pub struct DrainOrder {
     pub dry_run: bool,
     /// Go down once it is drained.
     pub then: Option<Power>,
+    /// Even if no other node could die any more then without loss.
+    pub force: bool,
 }
 
 /// How a drain stands.

@@ -85,8 +85,10 @@ pub enum Step {
     Placed,
     /// It runs there.
     Started,
-    /// Its address answers there.
+    /// Its addresses answer there.
     Reachable,
+    /// They do not.
+    Unreachable,
     /// The node was heard again, in the same boot.
     Returned,
     /// The node has started anew and is let in.
@@ -109,6 +111,7 @@ impl Step {
             Self::Placed => "placed",
             Self::Started => "started",
             Self::Reachable => "reachable",
+            Self::Unreachable => "unreachable",
             Self::Returned => "returned",
             Self::LetIn => "let-in",
             Self::Closed => "closed",

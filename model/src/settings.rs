@@ -24,6 +24,8 @@ pub struct Settings {
     pub moves_per_cluster: u32,
     /// Factor of all times after which silence is taken for death (`timing::Timing`): more than 1 for machines or networks that stall.
     pub patience: u32,
+    /// Refuse what would leave no room for the environments of a node that dies; whoever asks may insist.
+    pub spare: bool,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             moves_per_target: 4,
             moves_per_cluster: 16,
             patience: 1,
+            spare: true,
         }
     }
 }
@@ -65,6 +68,7 @@ impl Settings {
             moves_per_target: change.moves_per_target.unwrap_or(self.moves_per_target),
             moves_per_cluster: change.moves_per_cluster.unwrap_or(self.moves_per_cluster),
             patience: change.patience.unwrap_or(self.patience),
+            spare: change.spare.unwrap_or(self.spare),
         };
         changed.check().map(|()| changed)
     }
@@ -111,6 +115,8 @@ pub struct SettingsChange {
     pub moves_per_cluster: Option<u32>,
     /// See `Settings`.
     pub patience: Option<u32>,
+    /// See `Settings`.
+    pub spare: Option<bool>,
 }
 
 #[cfg(test)]

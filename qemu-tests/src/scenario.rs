@@ -53,7 +53,8 @@ pub fn start_center(rack: &mut Rack) -> Result<Operator> {
     rack.add(spec)?.switch_on()?;
     rack.machine(CENTER)?.wait_ready(0, INSTALL_LIMIT).context("installing the center machine")?;
     let operator = rack.operator(INSTALL_LIMIT)?;
-    operator.lodge(&["cluster", "set", "--patience", &rack.host.patience().to_string()])?;
+    let patience = rack.host.patience().to_string();
+    operator.lodge(&["cluster", "set", "--patience", &patience, "--spare", "false"])?;
     Ok(operator)
 }
 

@@ -125,6 +125,9 @@ pub struct Create {
     /// What happens when its init ends without having been told to.
     #[arg(long, value_enum, default_value_t = Restart::OnFailure)]
     pub restart: Restart,
+    /// Even if no node could die any more then without loss (lodge cluster capacity). For operators.
+    #[arg(long)]
+    pub force: bool,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     pub dry_run: bool,

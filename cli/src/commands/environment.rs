@@ -106,7 +106,11 @@ async fn create(center: &Center, asked: Create, out: &Out) -> Result<()> {
         let steps = [Step::Create { spec }];
         return out.show(&steps, |_| view::plan(&steps));
     }
-    center.create_environment(&spec).await.with_context(|| format!("creating {}", spec.name))?;
+    match asked.force {
+        true => center.create_environment_anyway(&spec).await.map(drop),
+        false => center.create_environment(&spec).await,
+    }
+    .with_context(|| format!("creating {}", spec.name))?;
     if spec.ssh_keys.is_empty() {
         eprintln!("lodge: without --ssh-key nobody can log in to {0} by ssh; `lodge env exec {0} -- COMMAND` works", spec.name);
     }

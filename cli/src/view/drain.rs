@@ -58,6 +58,7 @@ pub fn settings(settings: &Settings) -> String {
         ("moves-per-target", settings.moves_per_target.to_string()),
         ("moves-per-cluster", settings.moves_per_cluster.to_string()),
         ("patience", settings.patience.to_string()),
+        ("spare", settings.spare.to_string()),
     ];
     pairs("", &rows)
 }
