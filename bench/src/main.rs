@@ -17,7 +17,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
