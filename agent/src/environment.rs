@@ -47,7 +47,7 @@ use lodge_sys::mountns;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::farewell::Farewell;
+use crate::farewell::{self, Farewell};
 use crate::leave::{Count, Leaver};
 use crate::moments::since_boot;
 use host::Host as _;
@@ -102,6 +102,7 @@ pub async fn run(setting: Setting) -> Result<()> {
         share: setting.share.clone(),
         has_share: has_share(&setting.share),
         count: Arc::clone(&count),
+        note: farewell::SAID.into(),
     })));
     let (say, events) = mpsc::unbounded_channel();
     let (ended, exits) = mpsc::unbounded_channel();

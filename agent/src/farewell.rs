@@ -1,7 +1,7 @@
 //! The node's last word: when everything has been stopped for a shutdown, it counts, signs, and leaves that on the share, so that a center
 //! that was away starts elsewhere what ran here as soon as it is back. While anything is left there is no last word.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +12,14 @@ use lodge_model::ids::{BootId, NodeId};
 
 use crate::durable;
 use crate::leave::{Count, unix_time};
+
+/// There once the last word has been said: an agent that is started again in this boot starts nothing, or the word would be a lie.
+pub const SAID: &str = "/run/lodge/said-farewell";
+
+/// Whether it has been said in this boot.
+pub fn is_said() -> bool {
+    Path::new(SAID).exists()
+}
 
 /// Says it.
 pub struct Farewell {
@@ -29,6 +37,8 @@ pub struct Farewell {
     pub has_share: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Counts what is left.
     pub count: Count,
+    /// Where it is noted that it has been said (`SAID`).
+    pub note: PathBuf,
 }
 
 impl Farewell {
@@ -44,6 +54,7 @@ impl Farewell {
         let word = LastWord { node: self.node, last_of: self.boot, at: unix_time(), cause, power, counts };
         let signed = sign_last_word(&word, &self.key, &self.certificate)?;
         let json = serde_json::to_vec(&signed).context("encoding it")?;
+        durable::write(&self.note, b"", 0o600)?;
         durable::write(&self.share.join(word_path(self.node)), &json, 0o644)
     }
 }
@@ -67,6 +78,7 @@ mod tests {
             share: share.to_owned(),
             has_share: Arc::new(move || is_mounted),
             count: Arc::new(move || Ok(Counts { processes, ..Counts::default() })),
+            note: share.join("note"),
         })
     }
 
@@ -77,8 +89,11 @@ mod tests {
         let say = |processes, is_mounted| farewell(dir.path(), processes, is_mounted).say(Cause::Ups, Power::Poweroff);
         let error = say(2, true).await.unwrap_err();
         assert!(error.to_string().contains("2 processes") && !path.exists(), "{error:#}");
+        let note = dir.path().join("note");
+        assert!(!note.exists());
         assert!(say(0, false).await.is_err() && !path.exists());
         say(0, true).await.unwrap();
+        assert!(note.exists());
         let word: SignedWord = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let said: LastWord = serde_json::from_str(&word.signed.payload).unwrap();
         assert_eq!((said.last_of, said.cause, word.signer.as_str()), (BootId(Uuid::from_u128(8)), Cause::Ups, "AAEC"));

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::console;
 use crate::environment::report::Reports;
 use crate::environment::{self, Setting};
-use crate::farewell::Farewell;
+use crate::farewell::{self, Farewell};
 use crate::fence::marks::Marks;
 use crate::fence::{Witness, peers};
 use crate::identity::{self, Files, Identity, Standing};
@@ -24,7 +24,7 @@ use crate::lifeline;
 use crate::login1::Service;
 use crate::login1::locks::{self, Locks};
 use crate::machine1;
-use crate::moments::{self, Moments};
+use crate::moments::{self, Moments, since_boot};
 use crate::outlook;
 use crate::reconcile::World;
 use crate::reconcile::plan::Report;
@@ -61,7 +61,7 @@ struct Ends {
 /// The bus objects and init's announcements; none of them ever ends.
 fn follow_shutdown(locks: Arc<Locks>, center: watch::Receiver<Option<Center>>) -> Ends {
     let (going_down, is_going_down) = watch::channel(false);
-    let (leaving_sender, leaving) = watch::channel(None);
+    let (leaving_sender, leaving) = watch::channel(farewell::is_said().then(since_boot));
     let (reports, environments) = watch::channel(Reports::default());
     let (silent_sender, silent) = watch::channel(false);
     let (told_sender, told) = watch::channel(Reports::default());

@@ -107,6 +107,9 @@ impl Keeper {
     pub async fn run(mut self, mut wakers: Wakers, reports: watch::Sender<Reports>) -> Result<()> {
         reports.send_modify(|reports| reports.is_kept = true);
         let found = self.found().await?;
+        // Before the first assignment: a boot that has said its last word starts nothing.
+        let leaving = *wakers.leaving.borrow_and_update();
+        leaving.map_or(Ok(()), |by| self.leave(by, found.clone()))?;
         self.begin(found)?;
         loop {
             tokio::select! {

@@ -39,8 +39,12 @@ impl Node {
     }
 
     fn start(&self, has_share: &Arc<Mutex<bool>>) -> Agent {
+        self.start_leaving(has_share, None)
+    }
+
+    fn start_leaving(&self, has_share: &Arc<Mutex<bool>>, by: Option<Duration>) -> Agent {
         let (orders, ordered) = watch::channel(None);
-        let (leaving, is_leaving) = watch::channel(None);
+        let (leaving, is_leaving) = watch::channel(by);
         let (share, is_share_well) = watch::channel(false);
         let (exits, ended) = tokio_mpsc::unbounded_channel();
         let (say, events) = tokio_mpsc::unbounded_channel();
@@ -195,6 +199,22 @@ async fn a_node_that_goes_down_says_when_nothing_is_left() {
     let reports = agent.until(|reports| reports.all_gone).await;
     assert!(reports.environments.iter().all(|report| report.state == State::Released));
     assert!(node.fake.list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_that_is_started_again_after_the_last_word_starts_nothing() {
+    let node = Node::new();
+    let mut agent = node.start(&with_share());
+    agent.order(vec![order(Want::Running, 1)], Vec::new());
+    agent.until(is_running).await;
+    agent.leaving.send_replace(Some(since_boot() + SOON));
+    agent.until(|reports| reports.all_gone).await;
+    agent.keeper.abort();
+    node.fake.inner().steps.clear();
+    let mut again = node.start_leaving(&with_share(), Some(since_boot()));
+    again.order(vec![order(Want::Running, 1)], Vec::new());
+    again.until(|reports| reports.all_gone).await;
+    assert!(node.fake.list().unwrap().is_empty() && node.fake.inner().steps.is_empty(), "{:?}", node.fake.inner().steps);
 }
 
 #[tokio::test]
