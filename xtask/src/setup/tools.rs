@@ -67,8 +67,6 @@ pub fn ensure(progress: &dyn Progress, out: &Path) -> Result<Tools> {
     let list = PACKAGES.map(|(name, _)| name).join("\n");
     if fs::read_to_string(root.join(LIST)).unwrap_or_default() != list {
         let partial = root.with_extension("partial");
-        // dpkg-deb makes the last directory of a path, and not those above it.
-        fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
         fetch(progress, &out.join("cache/apt"), &partial).context("fetching tools of Debian 13")?;
         fs::write(partial.join(LIST), list).with_context(|| format!("writing into {}", partial.display()))?;
         if root.exists() {
@@ -92,6 +90,8 @@ pub fn unpack(progress: &dyn Progress, home: &Path, packages: &[&str], target: &
     if target.exists() {
         fs::remove_dir_all(target).with_context(|| format!("clearing {}", target.display()))?;
     }
+    // dpkg-deb makes the last directory of a path, and not those above it.
+    fs::create_dir_all(target).with_context(|| format!("making {}", target.display()))?;
     for entry in fs::read_dir(&debs).with_context(|| format!("listing {}", debs.display()))? {
         let deb = entry.context("listing packages")?.path();
         run(progress, Command::new("dpkg-deb").arg("-x").arg(&deb).arg(target))?;
