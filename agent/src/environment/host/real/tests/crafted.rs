@@ -74,7 +74,9 @@ fn a_disk_of_unknown_origin_is_checked_as_a_whole_and_a_known_one_is_not() {
         damage();
         twice(&node, order.id, &Action::CheckDisk);
         assert!(!is_whole(), "the quick check believes the mark: that is why others are checked as a whole");
-        run("/usr/sbin/tune2fs", &["-f", "-U", "random", &device]);
+        // tune2fs wants it freshly checked.
+        assert!(Command::new("/usr/sbin/e2fsck").args(["-f", "-y", &device]).status().unwrap().code() == Some(1));
+        run("/usr/sbin/tune2fs", &["-U", "random", &device]);
         damage();
         twice(&node, order.id, &Action::CheckDisk);
         assert!(is_whole());
@@ -197,6 +199,8 @@ fn holds_nothing(node: &Real, order: &Assignment) {
 
     twice(node, id, &Action::Create(order.clone().into()));
     twice(node, id, &Action::Start);
+    // Before its init is itself, nobody may enter.
+    life::wait_for(&root.join("var/seen"), "score");
     let said = |user: &str, command: &[&str]| {
         let mut crun = Command::new("/usr/bin/crun");
         crun.args(["--root", text(&node.layout.crun), "--cgroup-manager", "disabled", "exec", "--user", user, &id.to_string()]);

@@ -158,7 +158,7 @@ fn ended(pid: i32) {
 }
 
 /// Wait until a file has this text in it.
-fn wait_for(path: &Path, wanted: &str) -> String {
+pub(super) fn wait_for(path: &Path, wanted: &str) -> String {
     let end = Instant::now() + Duration::from_secs(20);
     let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
     let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MODIFY;
