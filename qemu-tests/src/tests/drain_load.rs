@@ -36,7 +36,7 @@ const HUNDRED: usize = 100;
 pub fn ten(bench: &mut Bench) -> Result<()> {
     let site = bench.wide(3)?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
-    let crowd = Crowd::on(site, &hosting, "node1", "load", TEN, "64M")?;
+    let crowd = Crowd::on(site, &hosting, "node1", "load", TEN, "48M")?;
     crowd.write(site, 2..TEN, "0.5")?;
     let port = |name: &str, port| site.rack.forward(address(&site.operator.environment(name)?)?, port);
     let requests = Requests::start(port("load1", 80)?)?;

@@ -12,7 +12,7 @@ use lodge_model::{
 
 use super::{Bench, ask_until, crowd::Crowd, install::BOOT_LIMIT, ready_in_center};
 use crate::{
-    hosting::Hosting,
+    hosting::{Hosting, Wanted},
     rack::CENTER,
     scenario::{Site, hold},
 };
@@ -160,9 +160,10 @@ pub fn no_room(bench: &mut Bench) -> Result<()> {
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let names = site.node_names();
     let (full, other) = (names[0].clone(), names[1].clone());
-    let crowd = Crowd::on(site, &hosting, &full, "stay", 2, "64M")?;
+    let crowd = Crowd::on(site, &hosting, &full, "stay", 2, "200M")?;
     crowd.write(site, 0..2, "0.5")?;
-    let blocker = Crowd::on(site, &hosting, &other, "blocker", 1, "650M")?;
+    let more = ["--node", other.as_str(), "--force"];
+    hosting.create(&site.operator, &Wanted { name: "blocker", memory: "550M", more: &more })?;
     let view: DrainView = serde_json::from_str(&site.operator.lodge(&["node", "drain", &full, "--json", "--no-wait"])?)?;
     let named = view.items.iter().filter(|item| item.to.is_none() && item.reason.contains("not enough free memory")).count();
     hold(named == 2 && view.waits.contains("no node takes"), || format!("the plan does not say why: {view:?}"))?;
@@ -177,7 +178,7 @@ pub fn no_room(bench: &mut Bench) -> Result<()> {
     let ended = until(site, &full, "ended by clean stops", |view| view.state == DrainState::Drained)?;
     let stopped = ended.items.iter().filter(|item| item.verdict == Verdict::Stopped).count();
     hold(stopped == 2, || format!("the verdicts are {:?}", ended.items))?;
-    blocker.destroy(site)?;
+    site.operator.lodge(&["env", "destroy", "blocker", "--yes", "--wait"])?;
     let views = crowd.until(site, &format!("all on {other}"), |found| found.node.as_deref() == Some(&other))?;
     let clean = views.iter().all(|found| found.last_exit.contains("shut down as asked"));
     hold(clean, || format!("they were not shut down cleanly: {views:?}"))?;
