@@ -66,7 +66,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "isolation",
-        about: "from root in one environment: nothing of node, kernel or neighbour; a neighbour answers while one spins, hoards and forks",
+        about: "root in one environment reaches nothing of the node, its kernel or a neighbour; mounts are the agent's alone, and its next one's",
         in_default: true,
         run: isolation::run,
     },

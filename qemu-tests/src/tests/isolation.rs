@@ -7,7 +7,7 @@ use std::io::Write as _;
 use anyhow::{Context, Result};
 use lodge_model::{environment::view::EnvironmentView, paths};
 
-use super::{Bench, ask_until, noise};
+use super::{Bench, ask_until, environments::leaves_nothing};
 use crate::{
     api::Operator,
     hosting::{Hosting, Wanted},
@@ -35,7 +35,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     }
     let site = bench.site()?;
     site.operator.lodge(&["env", "destroy", INSIDE, NEIGHBOUR, "--yes", "--wait"])?;
-    noise::measure(bench, &noise::SHORT)
+    leaves_nothing(site)
 }
 
 /// What is tried in an environment, the error it must end with, what is tried on the node, and how that must end.

@@ -1,7 +1,7 @@
 //! A noisy neighbour: one environment takes all that it can get, and another one on the same node goes on answering as fast as before.
 //!
 //! The times are taken by a third environment on another node, before and during each load in the same run, so that they are ratios on
-//! whatever machine the rack runs. A load is measured only while the node's own counters say that it is felt.
+//! whatever machine the rack runs. The node's own counters say before and after the measurement that the load is felt.
 
 use std::{fmt, path::Path, time::Duration};
 
@@ -25,20 +25,9 @@ const BAR: f64 = 2.0;
 /// A load is felt within this on the reference machine: a disk has to be filled over the network.
 const FELT: Duration = Duration::from_secs(120);
 
-/// Every load, for as long as it takes.
-pub fn run(bench: &mut Bench) -> Result<()> {
-    measure(bench, &LONG)
-}
-
-/// What is measured, and for how long.
-pub struct Course {
-    loads: &'static [Load],
-    length: Duration,
-}
-
-/// The loads that are felt at once.
-pub const SHORT: Course = Course { loads: &[SPIN, MEMORY, FORKS], length: Duration::from_secs(5) };
-const LONG: Course = Course { loads: &[SPIN, MEMORY, FORKS, FLOOD, DISK, INODES], length: Duration::from_secs(12) };
+const LOADS: [Load; 6] = [SPIN, MEMORY, FORKS, FLOOD, DISK, INODES];
+/// For how long answers are asked for, before and during each.
+const LENGTH: Duration = Duration::from_secs(10);
 
 struct Load {
     what: &'static str,
@@ -88,18 +77,18 @@ const INODES: Load = Load {
 };
 
 /// How fast the quiet one answers, before and during each load; then nothing is left of all of them.
-pub fn measure(bench: &mut Bench, course: &Course) -> Result<()> {
+pub fn run(bench: &mut Bench) -> Result<()> {
     let probe = (bench.artifacts.probe)()?;
     let site = bench.site()?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let quiet = hosting.create(&site.operator, &Wanted { name: QUIET, memory: "96M", more: &["--node", NODE] })?;
     hosting.create(&site.operator, &Wanted { name: CLIENT, memory: "96M", more: &["--node", ELSEWHERE] })?;
     put_probe(&site.operator, CLIENT, &probe)?;
-    let asking = Asking { server: format!("{}:80", address(&quiet)?), millis: course.length.as_millis().to_string() };
+    let asking = Asking { server: format!("{}:80", address(&quiet)?), millis: LENGTH.as_millis().to_string() };
     asking.ask(&site.operator).context("before anything else")?;
     bench.say("  answers of a neighbour, ms:    before: median    p90    during: median    p90    ratio of medians, of p90");
     let mut wrong = Vec::new();
-    for load in course.loads {
+    for load in &LOADS {
         let site = bench.site()?;
         let row = one(site, &hosting, &probe, &asking, load).with_context(|| format!("during {}", load.what))?;
         bench.say(&row.to_string());
@@ -113,7 +102,7 @@ pub fn measure(bench: &mut Bench, course: &Course) -> Result<()> {
 
 fn one(site: &Site, hosting: &Hosting, probe: &Path, asking: &Asking, load: &Load) -> Result<Row> {
     let operator = &site.operator;
-    let noisy = hosting.create(operator, &Wanted { name: NOISY, memory: "96M", more: &["--node", NODE] })?;
+    let noisy = hosting.create(operator, &Wanted { name: NOISY, memory: "128M", more: &["--node", NODE] })?;
     operator.lodge(&["env", "set", NOISY, "--cpus", "1"])?;
     put_probe(operator, NOISY, probe)?;
     let before = asking.ask(operator)?;
@@ -125,6 +114,7 @@ fn one(site: &Site, hosting: &Hosting, probe: &Path, asking: &Asking, load: &Loa
         Ok((counted >= load.felt).then_some(()))
     })?;
     let during = asking.ask(operator)?;
+    hold(count(node, load, &id)? >= load.felt, || "it ended before the answers were measured".into())?;
     operator.lodge(&["env", "kill", NOISY, "--wait"])?;
     operator.lodge(&["env", "destroy", NOISY, "--yes", "--wait"])?;
     Ok(Row { what: load.what, counted, before, during })
