@@ -33,6 +33,15 @@ pub struct Watched {
     pub after: u64,
 }
 
+/// Whether it is insisted upon.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Forced {
+    /// Even if no node could die any more then without loss. For operators.
+    #[serde(default)]
+    pub force: bool,
+}
+
 type One = Result<Json<EnvironmentView>, Fault>;
 
 /// All environments that the caller may see, by name. Held (`wait`) while none has a greater version than `after` and none has gone.
@@ -60,11 +69,16 @@ pub async fn list(
 }
 
 /// Create an environment. It is placed as soon as a node has room for it; `GET` says what it waits for.
-#[utoipa::path(post, path = "/environments", tag = "user", security(("token" = [])), request_body = Spec,
+#[utoipa::path(post, path = "/environments", tag = "user", security(("token" = [])), params(Forced), request_body = Spec,
     responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
-pub async fn create(who: Caller, State(center): State<Arc<Center>>, Body(spec): Body<Spec>) -> One {
+pub async fn create(
+    who: Caller,
+    State(center): State<Arc<Center>>,
+    Parameters(forced): Parameters<Forced>,
+    Body(spec): Body<Spec>,
+) -> One {
     let now = center.now();
-    ask(&center, move |tx, world| request::create(tx, world, &who, &spec, now)).await
+    ask(&center, move |tx, world| request::create(tx, world, &who, &spec, forced.force, now)).await
 }
 
 /// One environment. Held (`wait`) while its version is `after`.

@@ -34,7 +34,7 @@ pub async fn show(_: Operator, State(center): State<Arc<Center>>, Parameters(wat
     let mut views = center.store.views();
     loop {
         views.mark_unchanged();
-        let view = center.store.transact(|tx| request::show(tx)).await?;
+        let view = center.store.transact(request::show).await?;
         let goes_on = watched.wait && view.version == watched.after;
         if !goes_on || timeout_at(deadline, views.changed()).await.is_err() {
             return Ok(Json(view));

@@ -60,7 +60,7 @@ fn death(rooms: &[Room], dead: &Room, environments: &[&Environment], now: Timest
                 fits += 1;
             }
             Err(why) => {
-                let bound = place::is_hopeless(rooms, &demand);
+                let bound = place::is_hopeless(rooms, &demand) || place::is_kept_apart(&left, &demand);
                 stranded.push(Stranded { environment: environment.spec.name.clone(), why, bound });
             }
         }
@@ -73,7 +73,7 @@ pub fn check_new(tx: &Tx, world: &World, new: &Environment, now: Timestamp) -> R
     let (mut cluster, _) = reconcile::load(tx, world, true, now)?;
     settle::cordon(&mut cluster);
     cluster.environments.remove(&new.id);
-    if cluster.environments.len().saturating_mul(cluster.rooms.len()) > PAIRS {
+    if !cluster.settings.spare || cluster.environments.len().saturating_mul(cluster.rooms.len()) > PAIRS {
         return Ok(());
     }
     let before = prove(&mut cluster, now);
@@ -90,6 +90,9 @@ pub fn check_new(tx: &Tx, world: &World, new: &Environment, now: Timestamp) -> R
 pub fn check_drain(tx: &Tx, world: &World, leaves: NodeId, now: Timestamp) -> Result<(), Fault> {
     let (mut cluster, _) = reconcile::load(tx, world, true, now)?;
     settle::cordon(&mut cluster);
+    if !cluster.settings.spare {
+        return Ok(());
+    }
     let mut before = prove(&mut cluster, now);
     let Some(at) = cluster.rooms.iter().position(|room| room.node == leaves) else { return Ok(()) };
     let drained = cluster.rooms.remove(at);
@@ -137,3 +140,6 @@ fn lost(view: &CapacityView) -> impl Iterator<Item = (&str, &Stranded)> {
     nodes
         .flat_map(|loss| loss.stranded.iter().filter(|stranded| !stranded.bound).map(|stranded| (loss.node.as_str(), stranded)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ mod settle;
 pub mod snapshots;
 pub mod tasks;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 pub mod view;
 
 #[cfg(test)]

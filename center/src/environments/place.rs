@@ -176,6 +176,12 @@ pub fn is_hopeless(rooms: &[Room], demand: &Demand) -> bool {
     })
 }
 
+/// Whether what keeps it off every other node is its own group: the others of it run on, which is what a group is for.
+pub fn is_kept_apart(rooms: &[Room], demand: &Demand) -> bool {
+    let suits = |room: &&Room| demand.leaves != Some(room.node) && room.takes() && !lacks_label(room, demand.environment);
+    rooms.iter().any(|room| suits(&room)) && rooms.iter().filter(suits).all(|room| has_group(room, demand.environment))
+}
+
 type Rank = (bool, bool, u64, u64, u32, NodeId);
 
 /// Less is better.

@@ -1,5 +1,7 @@
 //! Whether an environment that has moved is reached at its addresses: asked of a node that it does not run on. Pure but for `take_in`.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use lodge_model::ids::NodeId;
 use lodge_model::reach::{Reach, ReachView, Reached};
@@ -9,6 +11,7 @@ use super::place::Room;
 use super::reconcile;
 use super::records::{Environment, Goal};
 use super::settle::Cluster;
+use crate::failover::incident;
 use crate::fault::Fault;
 use crate::store::Tx;
 
@@ -24,6 +27,9 @@ pub struct Check {
     pub since: Timestamp,
     /// The node that tries it.
     pub by: Option<(NodeId, String)>,
+    /// It was taken over from a dead node in this incident; it has moved otherwise.
+    #[serde(default)]
+    pub incident: Option<u64>,
 }
 
 /// Have each that has moved tried by a node, and give up what nobody answers.
@@ -49,19 +55,19 @@ pub fn assign(cluster: &mut Cluster, now: Timestamp) {
     }
 }
 
-/// What a node is to try.
-pub fn orders(cluster: &Cluster, node: NodeId) -> Vec<Reach> {
-    let asked = cluster.environments.values().filter(|environment| {
-        let by = environment.check.as_ref().and_then(|check| check.by.as_ref());
-        by.is_some_and(|by| by.0 == node)
-    });
-    let reach = |environment: &Environment| Reach {
-        id: environment.id,
-        epoch: environment.epoch,
-        addresses: environment.addresses.iter().map(|address| address.ip).collect(),
-        mac: environment.mac.clone(),
-    };
-    asked.map(reach).collect()
+/// What each node is to try.
+pub fn orders(cluster: &Cluster) -> BTreeMap<NodeId, Vec<Reach>> {
+    let mut orders: BTreeMap<NodeId, Vec<Reach>> = BTreeMap::new();
+    for environment in cluster.environments.values() {
+        let Some((by, _)) = environment.check.as_ref().and_then(|check| check.by.as_ref()) else { continue };
+        orders.entry(*by).or_default().push(Reach {
+            id: environment.id,
+            epoch: environment.epoch,
+            addresses: environment.addresses.iter().map(|address| address.ip).collect(),
+            mac: environment.mac.clone(),
+        });
+    }
+    orders
 }
 
 /// An answer of a node that was asked.
@@ -72,6 +78,10 @@ pub fn take_in(tx: &Tx, node: NodeId, said: &Reached, now: Timestamp) -> Result<
         return Ok(());
     }
     let mut environment = before.clone();
+    let incident = before.check.as_ref().and_then(|check| check.incident);
+    if let (Some(incident), Some((_, by))) = (incident, by) {
+        incident::reached(tx, incident, &before.spec.name, by, said, now)?;
+    }
     conclude(&mut environment, said.clone());
     if !said.problem.is_empty() {
         let name = &environment.spec.name;
@@ -84,15 +94,15 @@ pub fn take_in(tx: &Tx, node: NodeId, said: &Reached, now: Timestamp) -> Result<
 fn conclude(environment: &mut Environment, said: Reached) {
     let Some(check) = environment.check.take() else { return };
     let from = check.by.map_or("no node".to_owned(), |(_, name)| name);
-    if let Some(done) = environment.moves.last_mut() {
+    if check.incident.is_none()
+        && let Some(done) = environment.moves.last_mut()
+    {
         done.reach = Some(ReachView { from, ms: said.ms, problem: said.problem });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use lodge_model::drain::{MoveView, Settings};
     use lodge_model::environment::order::Want;
 
@@ -103,7 +113,7 @@ mod tests {
     fn cluster() -> Cluster {
         let mut moved = environment("web1", 1);
         (moved.epoch, moved.place) = (2, Some(place(2, Want::Running)));
-        moved.check = Some(Check { epoch: 2, since: at(100), by: None });
+        moved.check = Some(Check { epoch: 2, since: at(100), by: None, incident: None });
         moved.moves.push(MoveView {
             from: "node1".into(),
             to: Some("node2".into()),
@@ -135,10 +145,11 @@ mod tests {
     fn it_is_tried_from_the_centers_side_and_from_another_node_where_that_is_away() {
         let mut cluster = cluster();
         assign(&mut cluster, at(101));
-        assert_eq!((by(&cluster), orders(&cluster, node_id(9)).len()), (Some(node_id(9)), 1));
+        assert_eq!((by(&cluster), orders(&cluster)[&node_id(9)].len()), (Some(node_id(9)), 1));
         cluster.rooms[2].unready = "no share".into();
         assign(&mut cluster, at(102));
-        assert_eq!((by(&cluster), orders(&cluster, node_id(9)).len()), (Some(node_id(1)), 0), "not by its own node");
+        assert_eq!(by(&cluster), Some(node_id(1)), "not by its own node");
+        assert!(!orders(&cluster).contains_key(&node_id(9)));
     }
 
     #[test]

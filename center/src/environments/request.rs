@@ -9,7 +9,7 @@ use lodge_model::ids::EnvironmentId;
 use lodge_model::layout::MIB;
 
 use super::records::{Disk, Environment, Goal};
-use super::{claims, quota, reconcile, tasks, view};
+use super::{capacity, claims, quota, reconcile, tasks, view};
 use crate::auth::Caller;
 use crate::fault::Fault;
 use crate::flow::World;
@@ -19,7 +19,19 @@ use crate::templates;
 use crate::users::User;
 
 /// Create one. Answers at once; it is placed as soon as a node has room.
-pub fn create(tx: &Tx, world: &World, caller: &Caller, spec: &Spec, now: Timestamp) -> Result<EnvironmentView, Fault> {
+///
+/// `force` is for what would leave no room for the environments of a node that dies: an operator may insist.
+pub fn create(
+    tx: &Tx,
+    world: &World,
+    caller: &Caller,
+    spec: &Spec,
+    force: bool,
+    now: Timestamp,
+) -> Result<EnvironmentView, Fault> {
+    if force && caller.owner().is_some() {
+        return Err(Fault::forbidden("force: only an operator may use up the room that is kept for the death of a node"));
+    }
     spec.check().map_err(|error| Fault::bad_input(error.to_string()))?;
     if let Some(node) = &spec.node
         && tx.get::<NameClaim>(node)?.is_none()
@@ -28,6 +40,9 @@ pub fn create(tx: &Tx, world: &World, caller: &Caller, spec: &Spec, now: Timesta
     }
     let template = templates::find(tx, &spec.template)?;
     let mut environment = new(tx, caller.owner(), spec, template, Disk::Own, now)?;
+    if !force {
+        capacity::check_new(tx, world, &environment, now)?;
+    }
     reconcile::save(tx, &mut environment, None, now)?;
     view::one(tx, world, &environment)
 }

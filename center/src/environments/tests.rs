@@ -89,7 +89,7 @@ impl Rig {
     }
 
     fn create(&self, name: &str) -> Result<EnvironmentView, Fault> {
-        self.store.transact_blocking(|tx| request::create(tx, &self.world, &Caller::Operator, &spec(name), at(self.now)))
+        self.store.transact_blocking(|tx| request::create(tx, &self.world, &Caller::Operator, &spec(name), false, at(self.now)))
     }
 
     fn view(&self, name: &str) -> EnvironmentView {

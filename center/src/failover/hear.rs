@@ -61,6 +61,14 @@ fn fenced(tx: &Tx, world: &World, mut node: Node, share: &str, word: &Fenced, no
     incident::save(tx, &mut incident, before.as_ref())
 }
 
+/// The machine of a node is being installed: whatever boot of it was banned has ended, and its installer has to reach the share.
+pub fn installs(tx: &Tx, node: &mut Node) {
+    if let Some(ban) = node.ban.take() {
+        node.confirmed_off = Some(ban.boot);
+        tx.replan();
+    }
+}
+
 /// A node has registered with this boot: whatever was banned of it before has ended, and it may reach the share again.
 pub fn started_anew(tx: &Tx, node: &mut Node, boot: BootId, now: Timestamp) -> Result<(), Fault> {
     if node.ban.as_ref().is_some_and(|ban| ban.boot != boot) {

@@ -6,8 +6,11 @@ use jiff::Timestamp;
 use lodge_model::environment::order::State;
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
 use lodge_model::incident::{Case, IncidentView, Step};
+use lodge_model::reach::Reached;
 
 use super::records::{Failover, Incident, Taken};
+use crate::environments::reach::Check;
+use crate::environments::reconcile;
 use crate::environments::records::{Environment, Goal};
 use crate::fault::Fault;
 use crate::records::Node;
@@ -93,7 +96,12 @@ pub fn follow(tx: &Tx, environments: &BTreeMap<EnvironmentId, Environment>, now:
         for (id, taken) in taken.iter_mut().filter(|(_, taken)| !taken.is_done) {
             match environments.get(id) {
                 None => taken.is_done = true,
-                Some(environment) => missing.extend(follow_one(&mut incident, taken, environment, now)),
+                Some(environment) => {
+                    missing.extend(follow_one(&mut incident, taken, environment, now));
+                    if taken.is_done && environment.goal == Goal::Running {
+                        have_it_tried(tx, incident.id, environment, now)?;
+                    }
+                }
             }
         }
         incident.taken = taken;
@@ -108,6 +116,29 @@ pub fn follow(tx: &Tx, environments: &BTreeMap<EnvironmentId, Environment>, now:
         save(tx, &mut incident, Some(&before))?;
     }
     Ok(())
+}
+
+/// Another node tries whether it is reached where it runs now.
+fn have_it_tried(tx: &Tx, incident: u64, before: &Environment, now: Timestamp) -> Result<(), Fault> {
+    if before.addresses.is_empty() {
+        return Ok(());
+    }
+    let check = Check { epoch: before.epoch, since: now, by: None, incident: Some(incident) };
+    let mut environment = Environment { check: Some(check), ..before.clone() };
+    tx.replan();
+    reconcile::save(tx, &mut environment, Some(before), now)
+}
+
+/// What came of that. The incident may be over by then.
+pub fn reached(tx: &Tx, id: u64, name: &str, by: &str, said: &Reached, now: Timestamp) -> Result<(), Fault> {
+    let Some(before) = tx.get::<Incident>(&id)? else { return Ok(()) };
+    let mut incident = before.clone();
+    let text = match said.problem.is_empty() {
+        true => format!("{name} answers {by} after {} ms", said.ms),
+        false => format!("{name} does not answer {by}: {}", said.problem),
+    };
+    incident.add(now, if said.problem.is_empty() { Step::Reachable } else { Step::Unreachable }, text);
+    save(tx, &mut incident, Some(&before))
 }
 
 /// Why it does not run again yet; nothing when it does, or is not to.

@@ -135,7 +135,7 @@ fn carry_out(
 /// The intent, before anybody acts.
 fn ban(tx: &Tx, node: &Node, incident: &mut Incident, facts: &Facts) -> Result<(), Fault> {
     let now = facts.now;
-    let ban = Ban::new(TaskId(uuid::Uuid::new_v4()), node, incident.boot, now);
+    let ban = Ban::new(TaskId(tx.new_id()), node, incident.boot, now);
     let share = facts.share.as_ref().map_or("the share node", |share| share.name.as_str());
     let addresses: Vec<String> = ban.addresses.iter().map(ToString::to_string).collect();
     incident.add(now, Step::FenceOrdered, format!("{share} is to cut {} off the share", addresses.join(", ")));

@@ -75,7 +75,7 @@ fn set(tx: &Tx, disarmed: Option<Disarmed>, text: &str, now: Timestamp) -> Resul
 /// cannot write.
 pub fn confirmed_off(tx: &Tx, world: &World, node: &mut Node, boot: BootId, now: Timestamp) -> Result<(), Fault> {
     if node.ban.as_ref().is_none_or(|ban| ban.boot != boot) {
-        node.ban = Some(Ban::new(TaskId(uuid::Uuid::new_v4()), node, boot, now));
+        node.ban = Some(Ban::new(TaskId(tx.new_id()), node, boot, now));
     }
     let heard = world.live.last(node.id, node.seen).unwrap_or(now);
     let mut incident = incident::of(tx, node, boot, Case::NodeSilent, heard, now)?;

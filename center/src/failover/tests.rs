@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lodge_model::api::{Heartbeat, Orders, Register, ShareHealth};
+use lodge_model::environment::order::{Address, State};
 use lodge_model::fence::{FenceOutcome, Fenced, MarkAge, PeerWord, Signs};
 use lodge_model::ids::{BootId, NodeId};
 use lodge_model::incident::{ArmOrder, Case, IncidentView, Method, Step};
 use lodge_model::layout::Slot;
 use lodge_model::node::Role;
+use lodge_model::reach::Reached;
 use tempfile::TempDir;
 
 use super::{look::look, request};
 use crate::ca::Ca;
-use crate::environments::{reconcile, records::Environment, testing as environments};
+use crate::environments::{reach, reconcile, records::Environment, testing as environments};
 use crate::fault::Fault;
 use crate::flow::{World, node, operator, refresh_all};
 use crate::live::Live;
@@ -57,7 +59,11 @@ impl Rig {
             refresh_all(tx, at(100)).map(drop)
         });
         rig.live(&[1, 2, 3]);
-        rig.run(|tx| tx.put(&environments::environment("web", 1)));
+        rig.run(|tx| {
+            let mut web = environments::environment("web", 1);
+            web.addresses = vec![Address { ip: "10.0.1.1".parse().unwrap(), prefix: 24, gateway: None }];
+            tx.put(&web)
+        });
         rig.plan();
         assert_eq!(rig.web().place.unwrap().name, "node1");
         rig
@@ -125,6 +131,19 @@ impl Rig {
             |id| Fenced { id, outcome: FenceOutcome::Confirmed { at: 1, proof: "no client with 10.0.0.1 is left".into() } };
         self.serves(&[2, 3], orders.fence.banned.iter().map(|ban| done(ban.id)).collect());
         self.plan();
+    }
+
+    /// The new node runs it, and the share node, which is asked, reaches it.
+    fn takes_up(&self, node: NodeId) {
+        let mut web = self.web();
+        web.report = Some(environments::report(&web, State::Running { since: 1 }));
+        self.run(|tx| tx.put(&web));
+        self.plan();
+        self.plan();
+        let asked = self.beat(SHARE, Signs::default()).reach;
+        assert!(asked.len() == 1 && node != id(SHARE), "{asked:?}");
+        let said = Reached { id: web.id, epoch: asked[0].epoch, ms: 3, problem: String::new() };
+        self.run(|tx| reach::take_in(tx, id(SHARE), &said, at(self.now)));
     }
 
     fn registers(&self, number: u128, boot: BootId) -> Orders {
@@ -196,6 +215,9 @@ fn a_dead_node_is_fenced_its_environment_goes_on_and_it_is_let_in_with_its_next_
     let incident = rig.incident();
     assert_eq!((incident.method, incident.case), (Some(Method::Share), Case::NodeSilent));
     assert!(seconds(&incident, Step::FenceOrdered) <= 8, "{incident:?}");
+
+    rig.takes_up(taken.place.unwrap().node);
+    assert_eq!(rig.steps()[6..], [Step::Started, Step::Reachable]);
 
     // It wakes up: it is told, and gets nothing, for as long as its boot is the same.
     let woken = rig.beat(1, Signs::default());

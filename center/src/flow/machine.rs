@@ -12,6 +12,7 @@ use lodge_model::timing::TICKET_TTL;
 
 use super::{Whole, World, create_node, parse_address, refresh_all, topology};
 use crate::decide::{Case, Grant, Verdict, decide};
+use crate::failover::hear;
 use crate::fault::Fault;
 use crate::records::{Installed, Machine, NameClaim, Purpose, Site, TicketRecord, TicketState};
 use crate::store::{EventDraft, Tx};
@@ -89,6 +90,7 @@ pub fn enrol(
     })?;
     node.certificate = Some(certificate.digest);
     node.address = Some(address);
+    hear::installs(tx, node);
     let node = node.clone();
     whole.log(tx, "enrolled", format!("{} has a certificate", node.name), now)?;
     whole.save(tx, world, now)?;

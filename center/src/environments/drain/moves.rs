@@ -285,7 +285,7 @@ pub fn follow(environment: &mut Environment, now: Timestamp) {
         reach: None,
     });
     let is_reachable = !environment.addresses.is_empty();
-    environment.check = is_reachable.then_some(Check { epoch: environment.epoch, since: now, by: None });
+    environment.check = is_reachable.then_some(Check { epoch: environment.epoch, since: now, by: None, incident: None });
     let surplus = environment.moves.len().saturating_sub(MOVES_KEPT);
     environment.moves.drain(..surplus);
     environment.moving = None;

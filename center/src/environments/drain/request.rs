@@ -14,7 +14,7 @@ use super::{Certified, Drain, SettingsRecord, judge, moves, view};
 use crate::auth::Caller;
 use crate::environments::place::{self, Demand};
 use crate::environments::records::{Asked, Environment, Goal, Live, Move};
-use crate::environments::{reconcile, request, settle};
+use crate::environments::{capacity, reconcile, request, settle};
 use crate::fault::Fault;
 use crate::flow::{World, operator};
 use crate::records::{NameClaim, Node};
@@ -49,6 +49,9 @@ pub fn drain(tx: &Tx, world: &World, name: &str, order: &DrainOrder, now: Timest
     drain.version += 1;
     if order.dry_run {
         return plan(tx, world, drain, now);
+    }
+    if !order.force && former.is_none() {
+        capacity::check_drain(tx, world, node.id, now)?;
     }
     let then = order.then.map_or(String::new(), |power| format!(", and goes down then ({power:?})").to_lowercase());
     let why = if drain.reason.is_empty() { String::new() } else { format!(": {}", drain.reason) };
