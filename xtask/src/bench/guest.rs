@@ -17,6 +17,7 @@ use lodge_qemu_tests::{
     },
     rack::{self, Options, Rack, node_name},
     scenario,
+    shell::Shell,
 };
 use serde_json::Value;
 
@@ -95,11 +96,10 @@ impl Guest {
 
     /// Create an environment: seconds from the command to the answer of its ssh server, and of the parts.
     pub fn start(&self, name: &str, number: u8) -> Result<(f64, Value)> {
-        let watch = format!("watch {}", Self::address(number));
-        let machine = self.machine()?;
+        let (watch, shell, limit) = (format!("watch {}", Self::address(number)), self.machine()?.shell()?, self.limit());
         std::thread::scope(|scope| {
             let begin = Instant::now();
-            let watcher = scope.spawn(move || run(machine, &watch).map(|parts| (begin.elapsed(), parts)));
+            let watcher = scope.spawn(move || run(shell, &watch, limit).map(|parts| (begin.elapsed(), parts)));
             self.order(name, number, "96M")?;
             let (took, parts) = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
             Ok((took.as_secs_f64(), parts))
@@ -120,8 +120,9 @@ impl Guest {
     pub fn start_peer(&self, engine: Engine, number: u8) -> Result<(f64, Value)> {
         let config = format!("/run/lodge/environments/{}/bundle/config.json", self.neighbour()?.id);
         let command = format!("start {} {} --template {} --like {config}", engine.word(), peer(number), self.template);
+        let shell = self.machine()?.shell()?;
         let begin = Instant::now();
-        let parts = self.on_node(&command)?;
+        let parts = run(shell, &command, self.limit())?;
         Ok((begin.elapsed().as_secs_f64(), parts))
     }
 
@@ -137,7 +138,7 @@ impl Guest {
 
     /// Run the bench's program on the node.
     pub fn on_node(&self, command: &str) -> Result<Value> {
-        run(self.machine()?, command)
+        run(self.machine()?.shell()?, command, self.limit())
     }
 
     /// Put the bench's program into an environment.
@@ -169,6 +170,10 @@ impl Guest {
         self.operator.environment(NEIGHBOUR)
     }
 
+    fn limit(&self) -> Duration {
+        self.rack.host.scale(LIMIT)
+    }
+
     fn machine(&self) -> Result<&Machine> {
         self.rack.machine(&node_name(1))
     }
@@ -190,9 +195,8 @@ pub fn site(name: &str, artifacts: Artifacts, nodes: u8, memory_mib: u32) -> Res
 /// An environment that runs during the whole bench: templates are mounted and warm on a node in use.
 pub const NEIGHBOUR: &str = "neighbour";
 
-fn run(machine: &Machine, command: &str) -> Result<Value> {
-    let said = machine.shell()?.run(&format!("{MOUNT}/bench {command}"), LIMIT);
-    last_object(&said.with_context(|| format!("on {}", machine.spec.name))?)
+fn run(shell: &Shell, command: &str, limit: Duration) -> Result<Value> {
+    last_object(&shell.run(&format!("{MOUNT}/bench {command}"), limit)?)
 }
 
 fn peer(number: u8) -> String {
