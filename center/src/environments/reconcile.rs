@@ -164,6 +164,7 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
         }
     }
     let fencing = Fencing::of(&nodes, &incident::open(tx)?, cluster.settings.patience);
+    let mut tried = reach::orders(cluster);
     let absent = farewell::absent(cluster);
     let reader = farewell::reader(cluster, &nodes);
     for mut node in nodes {
@@ -174,7 +175,7 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
             warm: coming.remove(&node.id).unwrap_or_default().into_values().collect(),
             leave: cluster.drains.get(&node.id).and_then(drain::view::leave),
             absent: if reader == Some(node.id) { absent.clone() } else { Vec::new() },
-            reach: reach::orders(cluster, node.id),
+            reach: tried.remove(&node.id).unwrap_or_default(),
             fence: fencing.orders(&node),
         };
         if orders::refresh_duties(&mut node, duties) {
