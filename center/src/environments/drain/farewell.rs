@@ -1,16 +1,19 @@
 //! Last words of nodes that went down while the center was away, as other nodes read them on the share. A word counts if it is signed with
 //! the key that the node's own certificate holds, is of the boot that is registered, and counts nothing.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use lodge_model::farewell::{LastWord, SignedWord};
-use lodge_model::ids::{NodeId, hex};
+use lodge_model::ids::{BootId, NodeId, hex};
 use lodge_model::node::Role;
 use sha2::{Digest as _, Sha256};
 
 use super::{leaving, view};
+use crate::environments::place::Room;
 use crate::environments::settle::Cluster;
 use crate::fault::Fault;
 use crate::records::Node;
@@ -18,15 +21,10 @@ use crate::store::Tx;
 
 /// Nodes that have something and are silent: somebody who is well is to look for their last words. The server of the share sees them first.
 pub fn absent(cluster: &Cluster) -> Vec<NodeId> {
-    let holds = |node: NodeId, boot| {
-        let mut places = cluster.environments.values().filter_map(|environment| environment.place.as_ref());
-        places.any(|place| place.node == node && place.boot == boot)
-    };
-    let silent = cluster.rooms.iter().filter(|room| !room.silent.is_empty());
-    silent
-        .filter(|room| room.boot.is_some_and(|boot| !room.has_ended(boot) && holds(room.node, boot)))
-        .map(|room| room.node)
-        .collect()
+    let places = cluster.environments.values().filter_map(|environment| environment.place.as_ref());
+    let holders: BTreeSet<(NodeId, BootId)> = places.map(|place| (place.node, place.boot)).collect();
+    let holds = |room: &Room| room.boot.is_some_and(|boot| !room.has_ended(boot) && holders.contains(&(room.node, boot)));
+    cluster.rooms.iter().filter(|room| !room.silent.is_empty() && holds(room)).map(|room| room.node).collect()
 }
 
 /// Who looks.

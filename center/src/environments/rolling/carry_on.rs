@@ -47,6 +47,10 @@ fn follow(rolling: &Rolling, turn: &mut Turn, cluster: &Cluster, now: Timestamp)
         turn.told = "ready again".to_owned();
         return Ok(());
     }
+    if !room.silent.is_empty() && !cluster.listens && !has_restarted {
+        // The center has just started: it has not listened for long enough to tell.
+        return Ok(());
+    }
     if has_restarted || !room.silent.is_empty() {
         turn.state = TurnState::Restarting;
         turn.told = if has_restarted { format!("is back, and not ready yet: {}", room.unready) } else { room.silent.clone() };
