@@ -12,6 +12,9 @@ const NAMESPACES: [&str; 7] = ["user", "pid_for_children", "net", "mnt", "ipc", 
 /// Bytes of memory of its own. They are written while it stands still: with more, a restart is shorter.
 const LARGEST: u64 = 1 << 30;
 
+/// Part of systemd's manager of a user who is logged in. criu 4.1 writes it down and then cannot let it go on.
+const LOGGED_IN: &str = "(sd-pam)";
+
 /// What matters of one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
@@ -32,6 +35,9 @@ pub fn obstacle(init: i32, processes: &BTreeMap<i32, Process>, memory: u64) -> O
     let Some(own) = processes.get(&init) else { return Some("its init has ended".into()) };
     processes.iter().filter(|(pid, _)| **pid != init).find_map(|(pid, process)| {
         let name = &process.name;
+        if name == LOGGED_IN {
+            return Some("somebody is logged in, and systemd manages the session (systemd --user)".to_owned());
+        }
         if let Some(kind) = NAMESPACES.into_iter().find(|kind| process.namespaces.get(kind) != own.namespaces.get(kind)) {
             let kind = kind.trim_end_matches("_for_children");
             return Some(format!("{name} (process {pid} of the node) is in a namespace of its own ({kind})"));
@@ -77,6 +83,7 @@ mod tests {
         assert!(nested.contains("bash (process 72") && nested.contains("(net)"), "{nested}");
         assert!(said(&|all| all.get_mut(&71).unwrap().parent = 4, 0).unwrap().contains("lodge env exec"));
         assert!(said(&|all| drop(all.remove(&70)), 0).unwrap().contains("init has ended"));
+        assert!(said(&|all| all.get_mut(&72).unwrap().name = "(sd-pam)".into(), 0).unwrap().contains("logged in"));
         assert!(said(&|_| (), 2 << 30).unwrap().contains("2048 MiB"));
     }
 
