@@ -187,7 +187,7 @@ pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "two-owners",
         about: "forged orders for an environment that runs elsewhere; late writes of a node that lost its lock; what a wrong lock costs",
-        in_default: false,
+        in_default: true,
         run: two_owners::run,
     },
     VmTest {
