@@ -165,7 +165,7 @@ const TAKEN: [(&str, &str); 9] = [
     ("loop devices", "ls -d /sys/block/loop*/loop/backing_file 2>/dev/null | wc -l"),
     ("control groups", "find /sys/fs/cgroup/env -mindepth 1 -type d 2>/dev/null | wc -l"),
     ("processes", "find /sys/fs/cgroup/env -name cgroup.procs -exec cat {} + 2>/dev/null | wc -l"),
-    ("links", "ls /sys/class/net/br0/brif | grep -vc -e '^eth' -e '^en'"),
+    ("links", "ls /sys/class/net | grep -c '^env'"),
     ("guards", "nft list table bridge lodge 2>/dev/null | grep -o -e 'chain environment-' -e goto | wc -l"),
     ("directories", "ls /run/lodge/environments 2>/dev/null | wc -l"),
     ("containers", "ls /run/lodge/crun 2>/dev/null | wc -l"),
