@@ -46,7 +46,11 @@ fn one_node_has_a_disk_whatever_others_are_told() {
         second.write_owner(&first.record(id, 3)).unwrap();
         let device = second.loop_of(id).unwrap();
         twice(&second, id, &Action::Hold(Assignment { epoch: 4, ..next }.into()));
-        assert!(device.is_some() && second.owner(id).unwrap().unwrap() == second.record(id, 4));
+        assert_eq!(second.owner(id).unwrap().unwrap(), second.record(id, 4));
+        // A sequential reader waits for the share once in 4 MiB.
+        let name = device.unwrap().path.file_name().unwrap().to_owned();
+        let queue = Path::new("/sys/block").join(name).join("queue/read_ahead_kb");
+        assert_eq!(fs::read_to_string(queue).unwrap().trim(), "4096");
         twice(&second, id, &Action::Release { epoch: 4 });
         // A disk that is lost is not replaced by a blank one.
         fs::remove_file(second.layout.disk(id)).unwrap();
