@@ -12,9 +12,15 @@ pub fn properties(protocol: &Protocol) -> Vec<Property<Protocol>> {
         Property::always("the disk is never written by an epoch after a later one", |_, state: &State| {
             !state.history.is_interleaved
         }),
-        Property::always("3: whoever is shut out was stored as banned before", |_, state: &State| (0..NODES).all(|node| is_intended(state, node))),
-        Property::always("4: a fenced boot is never let in again", |_, state: &State| (0..NODES).all(|node| is_out(state, node))),
-        Property::always("5: no node takes orders older than the newest it has seen", |_, state: &State| !state.history.took_older),
+        Property::always("3: whoever is shut out was stored as banned before", |_, state: &State| {
+            (0..NODES).all(|node| is_intended(state, node))
+        }),
+        Property::always("4: a fenced boot is never let in again", |_, state: &State| {
+            (0..NODES).all(|node| is_out(state, node))
+        }),
+        Property::always("5: no node takes orders older than the newest it has seen", |_, state: &State| {
+            !state.history.took_older
+        }),
     ];
     if protocol.moves {
         all.push(Property::sometimes("an environment moves after a clean stop", |_, state: &State| {
@@ -24,9 +30,10 @@ pub fn properties(protocol: &Protocol) -> Vec<Property<Protocol>> {
     // With an operator's mistake a second copy is started, and only the lock keeps it from the disk.
     if protocol.operator != Operator::Errs {
         all.extend([
-            Property::always("1: what runs was given to this boot, is on record, and nobody else has its lock", |_, state: &State| {
-                (0..NODES).all(|node| has_right(state, node))
-            }),
+            Property::always(
+                "1: what runs was given to this boot, is on record, and nobody else has its lock",
+                |_, state: &State| (0..NODES).all(|node| has_right(state, node)),
+            ),
             Property::always("2: nothing is given anew while the former copy may run", |_, state: &State| {
                 (0..NODES).all(|node| is_known(state, node))
             }),

@@ -176,14 +176,7 @@ impl State {
             bans: vec![[None; NODES]],
             said: Said { registered: [1 << 1; NODES], ..Said::default() },
             nodes: [node.clone(), node],
-            share: Share {
-                newest: 0,
-                shut: [Shut::Open; NODES],
-                owner: None,
-                lock: None,
-                queue: [None; NODES],
-                disk: 0,
-            },
+            share: Share { newest: 0, shut: [Shut::Open; NODES], owner: None, lock: None, queue: [None; NODES], disk: 0 },
             history: History::default(),
         }
     }

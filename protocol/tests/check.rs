@@ -5,9 +5,11 @@ use std::time::Instant;
 use lodge_protocol::{Mistake, Operator, Protocol};
 use stateright::{Checker, HasDiscoveries, Model};
 
-const FENCES: Protocol = Protocol { epochs: 2, boots: 2, fences: true, moves: false, operator: Operator::Absent, mistake: None };
+const FENCES: Protocol =
+    Protocol { epochs: 2, boots: 2, fences: true, moves: false, operator: Operator::Absent, mistake: None };
 const MOVES: Protocol = Protocol { epochs: 2, boots: 2, fences: false, moves: true, operator: Operator::Absent, mistake: None };
-const OPERATOR: Protocol = Protocol { epochs: 2, boots: 2, fences: false, moves: false, operator: Operator::Honest, mistake: None };
+const OPERATOR: Protocol =
+    Protocol { epochs: 2, boots: 2, fences: false, moves: false, operator: Operator::Honest, mistake: None };
 
 const RIGHT: &str = "1: what runs was given to this boot, is on record, and nobody else has its lock";
 const GIVEN: &str = "2: nothing is given anew while the former copy may run";
