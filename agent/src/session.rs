@@ -209,11 +209,11 @@ impl Session {
 
     /// Orders older than the newest that was seen are refused.
     fn take(&self, memory: &mut Memory, orders: Orders) -> Result<()> {
+        self.heard.send_replace(Some(since_boot()));
         if let Err(refusal) = memory.newest.accept(orders.generation)? {
             tracing::warn!("{refusal}");
             return Ok(());
         }
-        self.heard.send_replace(Some(since_boot()));
         self.orders.send_if_modified(|last| {
             let news = last.as_ref() != Some(&orders);
             *last = Some(orders);

@@ -103,13 +103,18 @@ pub fn plan(facts: &Facts) -> Plan {
     let lost = count(&|seen| seen.case == Some(Case::ShareLost));
     let all_lost = lost > 0 && (lost > limit(seen.len()) || count(&|seen| seen.file == File::Fresh) == 0);
     let brake = brake(facts, wrong, seen.len(), all_lost);
-    let well = count(&|seen| seen.case.is_none());
+    let well: Vec<&Seen> = seen.iter().map(|(_, seen)| seen).filter(|seen| seen.case.is_none()).collect();
     let verdict = |(worker, seen): &(&Worker, Seen)| {
         let case = match seen.case? {
             Case::ShareLost if all_lost => Case::ShareLostByAll,
             case => case,
         };
-        let decision = decide(worker, case, brake.as_ref(), well);
+        let others = match well.iter().any(|other| other.outlives(seen, case, facts.timing.suspect / 2)) {
+            true => Others::Live,
+            false if well.is_empty() => Others::None,
+            false => Others::Unclear,
+        };
+        let decision = decide(worker, case, brake.as_ref(), others);
         Some(Verdict { node: worker.node, case, signs: seen.words.clone(), decision })
     };
     Plan {
@@ -128,7 +133,35 @@ pub fn limit(workers: usize) -> usize {
 struct Seen {
     case: Option<Case>,
     file: File,
+    /// How long the center has not heard it.
+    silent: Duration,
+    /// How old its file is.
+    age: Option<Duration>,
     words: String,
+}
+
+impl Seen {
+    /// It has given the sign that the other one lacks when that one no longer did. Where all are lost at once they are not noticed at once,
+    /// and without this the first to be noticed would be taken for the only one.
+    fn outlives(&self, other: &Seen, case: Case, margin: Duration) -> bool {
+        let is_younger = |own: Duration, others: Duration| own + margin <= others;
+        match (case, self.age, other.age) {
+            (Case::ShareLost, Some(own), Some(others)) => is_younger(own, others),
+            (Case::ShareLost, ..) => false,
+            _ => is_younger(self.silent, other.silent),
+        }
+    }
+}
+
+/// Whether anybody could take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// No other worker is well.
+    None,
+    /// It is not seen yet whether they were lost at the same time.
+    Unclear,
+    /// Some worker has outlived it.
+    Live,
 }
 
 /// Its heartbeat file, as far as the share node's word goes.
@@ -149,7 +182,7 @@ enum File {
 fn see(facts: &Facts, worker: &Worker) -> Seen {
     let suspect = facts.timing.suspect;
     let silent = since(worker.heard, facts.now);
-    let (file, of_file) = file(facts, worker);
+    let (file, age, of_file) = file(facts, worker);
     let is_heard = silent <= suspect;
     let case = match (is_heard, file) {
         // One that has just died was heard a moment later than it wrote.
@@ -166,17 +199,17 @@ fn see(facts: &Facts, worker: &Worker) -> Seen {
         true => "the center hears it".to_owned(),
         false => format!("no heartbeat for {:.1} s", silent.as_secs_f64()),
     };
-    Seen { case, file, words: format!("{heard}; {of_file}") }
+    Seen { case, file, silent, age, words: format!("{heard}; {of_file}") }
 }
 
-fn file(facts: &Facts, worker: &Worker) -> (File, String) {
+fn file(facts: &Facts, worker: &Worker) -> (File, Option<Duration>, String) {
     let suspect = facts.timing.suspect;
     let Some(share) = facts.share.as_ref().filter(|share| since(share.heard, facts.now) <= suspect) else {
-        return (File::Unheard, "the share node is not heard".to_owned());
+        return (File::Unheard, None, "the share node is not heard".to_owned());
     };
     let of_boot = worker.mark.as_ref().filter(|(mark, _)| mark.boot == worker.boot);
     let Some((mark, said)) = of_boot else {
-        return (File::Never, format!("{} knows no heartbeat file of this boot", share.name));
+        return (File::Never, None, format!("{} knows no heartbeat file of this boot", share.name));
     };
     // A word as old as that says nothing about now.
     let age = Duration::from_millis(mark.age_ms);
@@ -185,7 +218,8 @@ fn file(facts: &Facts, worker: &Worker) -> (File, String) {
         (false, true) => File::Fresh,
         (false, false) => File::Between,
     };
-    (kind, format!("{} saw its heartbeat file change {:.1} s ago", share.name, (since(*said, facts.now) + age).as_secs_f64()))
+    let now = since(*said, facts.now) + age;
+    (kind, Some(now), format!("{} saw its heartbeat file change {:.1} s ago", share.name, now.as_secs_f64()))
 }
 
 /// Why nothing is taken over at present.
@@ -230,17 +264,20 @@ fn brake(facts: &Facts, wrong: usize, workers: usize, all_lost: bool) -> Option<
     None
 }
 
-fn decide(worker: &Worker, case: Case, brake: Option<&Brake>, well: usize) -> Decision {
+fn decide(worker: &Worker, case: Case, brake: Option<&Brake>, others: Others) -> Decision {
     let name = &worker.name;
     match (case, brake) {
         (Case::CenterCut, _) => Decision::Hold(format!("{name} works on; mend its way to the center")),
         (_, _) if !worker.holds => Decision::Hold(format!("nothing is to be taken over from {name}")),
         (_, Some(brake)) => Decision::Hold(brake.why.clone()),
         (Case::ShareLostByAll | Case::Unclear, None) => Decision::Hold("it is not clear what is wrong".to_owned()),
-        (Case::NodeSilent | Case::ShareLost, None) if well == 0 => {
-            Decision::Hold(format!("no other worker could take anything; bring {name} back, or another worker"))
-        }
-        (Case::NodeSilent | Case::ShareLost, None) => Decision::Fence,
+        (Case::NodeSilent | Case::ShareLost, None) => match others {
+            Others::None => {
+                Decision::Hold(format!("no other worker could take anything; bring {name} back, or another worker"))
+            }
+            Others::Unclear => Decision::Hold("it is not seen yet whether the other workers are well".to_owned()),
+            Others::Live => Decision::Fence,
+        },
     }
 }
 

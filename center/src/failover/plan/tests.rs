@@ -96,6 +96,22 @@ fn when_all_have_lost_the_share_nobody_is_fenced() {
 }
 
 #[test]
+fn the_first_to_be_noticed_is_not_the_only_one() {
+    // The share went away for all; their last writes were up to a period apart.
+    let all = |age: i64| facts(vec![worker(1, 1, Some(age)), worker(2, 1, Some(age - 2)), worker(3, 1, Some(age - 1))]);
+    for age in 2..30 {
+        let plan = plan(&all(age));
+        assert!(plan.verdicts.iter().all(|verdict| verdict.decision != Decision::Fence), "after {age} s: {plan:?}");
+    }
+    // The same, with the network of all of them.
+    for silent in 3..30 {
+        let all = facts((0..3).map(|later| worker(1 + later as u128, silent - later, Some(silent))).collect());
+        let plan = plan(&all);
+        assert!(plan.verdicts.iter().all(|verdict| verdict.decision != Decision::Fence), "after {silent} s: {plan:?}");
+    }
+}
+
+#[test]
 fn what_holds_a_takeover_back_is_told() {
     let dead = || with_others(worker(1, 9, Some(8)));
     assert!(held(&Facts { up_for: Duration::from_secs(3), ..dead() }).contains("just started"));
