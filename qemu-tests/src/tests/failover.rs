@@ -100,7 +100,13 @@ impl Scene {
 
     /// Nobody was taken over: the same boot of the same node goes on with it.
     pub fn undisturbed(&self, site: &Site) -> Result<()> {
-        let now = until(site, self.name, "running", |found| found.phase == Phase::Running)?;
+        until(site, self.name, "running", |found| found.phase == Phase::Running)?;
+        self.holds(site)
+    }
+
+    /// The same, whatever the center can know of it at present.
+    pub fn holds(&self, site: &Site) -> Result<()> {
+        let now = site.operator.environment(self.name)?;
         hold(now.epoch == self.made.epoch && now.started == self.made.started && now.node == self.made.node, || {
             format!("{} was disturbed: {:?}, now {now:?}", self.name, self.made)
         })?;

@@ -32,6 +32,8 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let center = site.rack.machine(CENTER)?;
     let killed = center.run("pid=$(pidof center); kill -9 $pid; echo $pid").context("killing the center")?;
     center.run("umount /usr/sbin/nft")?;
+    let limit = site.rack.host.scale(super::TAKEOVER);
+    ask_until(limit, "the center again", || Ok(site.operator.nodes().ok().map(drop)))?;
     let takeover = scene.taken_over(site, since)?;
     hold(center.run("pidof center")? != killed, || "the center was not killed".into())?;
     let told = timeline(site, &format!("{victim} lost power, and the center was killed before the fence"), &takeover);

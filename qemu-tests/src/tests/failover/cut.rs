@@ -48,7 +48,7 @@ fn from_the_center(bench: &mut Bench) -> Result<()> {
     drop_port(machine, 8443)?;
     let case = has_case(site, &victim, Case::CenterCut)?;
     sleep(Timing::new(site.rack.host.patience()).give_up);
-    scene.undisturbed(site)?;
+    scene.holds(site)?;
     undo(machine)?;
     ready_in_center(site, &victim)?;
     scene.undisturbed(site)?;

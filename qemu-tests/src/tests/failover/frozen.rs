@@ -22,7 +22,7 @@ use crate::{
     machine::Machine,
     rack::CENTER,
     scenario::{Site, hold},
-    tests::{Bench, ask_until, install::agent_pid},
+    tests::{Bench, ask_until, install::agent_pid, ready_in_center},
 };
 
 /// As long as the issue says.
@@ -54,7 +54,7 @@ fn node_stops(bench: &mut Bench) -> Result<()> {
     machine.freeze()?;
     let since = Instant::now();
     let takeover = scene.taken_over(site, since)?;
-    let cut = digest(site, &bound)?;
+    let cut = (changed(site, &bound)?, digest(site, &bound)?);
     sleep(FROZEN.saturating_sub(since.elapsed()));
     machine.thaw()?;
     let (from, looks) = not_one_byte(site, machine, from, &bound, &cut)?;
@@ -80,27 +80,42 @@ fn without_a_fence(site: &Site, scene: &Scene, bound: &EnvironmentView, journal:
     machine.thaw()?;
     let more = journal.more(site, journal.acknowledged(site)? + LINES)?;
     hold(digest(site, bound)? != before, || "it wrote, and its disk is as it was: the test proves nothing".into())?;
+    ready_in_center(site, &scene.victim)?;
     site.operator.lodge(&["cluster", "arm"])?;
     Ok(format!("without a fence it wrote on after {} s, up to line {more}", SHORT.as_secs()))
 }
 
 /// From the moment it goes on until it has restarted, its disk stays as it was.
-fn not_one_byte(site: &Site, machine: &Machine, from: usize, bound: &EnvironmentView, cut: &str) -> Result<(usize, u32)> {
+fn not_one_byte(
+    site: &Site,
+    machine: &Machine,
+    from: usize,
+    bound: &EnvironmentView,
+    (time, digest): &(String, String),
+) -> Result<(usize, u32)> {
     let mut looks = 0;
     let from = ask_until(site.rack.host.scale(super::RESTART), &format!("a restart of {}", machine.spec.name), || {
-        let now = digest(site, bound)?;
-        hold(now == cut, || format!("{} has written to a disk that it was cut from", machine.spec.name))?;
+        hold(changed(site, bound)? == *time, || format!("{} has written to a disk that it was cut from", machine.spec.name))?;
         looks += 1;
         let restarted = machine.console.lines.wait(from, Duration::ZERO, |line| line.text.contains("BdsDxe").then_some(()));
         Ok(if let Waited::Found((), at) = restarted { Some(at) } else { None })
     })?;
+    hold(self::digest(site, bound)? == *digest, || format!("the disk that {} was cut from is another", machine.spec.name))?;
     Ok((from, looks))
+}
+
+/// When the server last changed it, to the nanosecond.
+fn changed(site: &Site, environment: &EnvironmentView) -> Result<String> {
+    site.rack.machine(CENTER)?.run(&format!("stat -c '%.Y %.Z' {}", disk(environment)))
 }
 
 /// What the server has, whatever clients believe.
 fn digest(site: &Site, environment: &EnvironmentView) -> Result<String> {
-    let disk = format!("{}/{}/{}", paths::SHARE_DATA, share::environment(environment.id), share::DISK);
-    site.rack.machine(CENTER)?.run(&format!("sha256sum {disk}"))
+    site.rack.machine(CENTER)?.run(&format!("sha256sum {}", disk(environment)))
+}
+
+fn disk(environment: &EnvironmentView) -> String {
+    format!("{}/{}/{}", paths::SHARE_DATA, share::environment(environment.id), share::DISK)
 }
 
 /// The environments of a node whose agent hangs work on and answer; they are given to others all the same, once init has restarted the
