@@ -193,7 +193,7 @@ pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "agent-killed-briefly",
         about: "agents killed at a few random moments while environments come and go",
-        in_default: false,
+        in_default: true,
         run: agent_killed::run_briefly,
     },
     VmTest {
