@@ -40,6 +40,9 @@ pub struct Machine {
     pub seen: Timestamp,
 }
 
+/// As many former boots of a node are remembered: a request cannot be under way for longer than that many starts.
+pub const FORMER_KEPT: usize = 8;
+
 /// A node: a machine that has been admitted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
@@ -61,6 +64,9 @@ pub struct Node {
     pub installed: Option<Installed>,
     /// Its last registration.
     pub registered: Option<Registered>,
+    /// Boots that were registered before, the newest last; at most `FORMER_KEPT`. What comes late from one of them counts for nothing.
+    #[serde(default)]
+    pub former: Vec<BootId>,
     /// Installed, and not registered since. A flag and not two times compared: clocks are set between the two.
     pub is_fresh: bool,
     /// The share as it sees it.

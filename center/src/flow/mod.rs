@@ -186,6 +186,7 @@ impl Node {
             address: None,
             installed: None,
             registered: None,
+            former: Vec::new(),
             is_fresh: false,
             share: ShareHealth::Unknown,
             carried_out: 0,

@@ -9,7 +9,7 @@ use crate::environments::report;
 use crate::failover::hear;
 use crate::fault::Fault;
 use crate::live::WRITE_AFTER;
-use crate::records::{Node, Registered};
+use crate::records::{FORMER_KEPT, Node, Registered};
 use crate::store::Tx;
 
 /// The node that a client certificate speaks for. A forgotten node's is refused, and so is one that a newer one has replaced.
@@ -34,9 +34,15 @@ pub fn register(tx: &Tx, world: &World, id: NodeId, said: &Register, now: Timest
             whole.machine.id, said.facts.machine
         )));
     }
-    whole.machine.facts = Some(said.facts.clone());
     let node = whole.node.as_mut().ok_or_else(|| anyhow::anyhow!("node {id} has vanished"))?;
+    if node.former.contains(&said.boot) {
+        return Err(Fault::conflict(format!("boot {} of {} is over: it has started anew since", said.boot, node.name)));
+    }
+    whole.machine.facts = Some(said.facts.clone());
     let is_new_boot = node.registered.as_ref().is_none_or(|last| last.boot != said.boot);
+    node.former.extend(node.registered.as_ref().map(|last| last.boot).filter(|_| is_new_boot));
+    let surplus = node.former.len().saturating_sub(FORMER_KEPT);
+    node.former.drain(..surplus);
     node.address = Some(address);
     node.registered = Some(Registered {
         at: now,

@@ -157,3 +157,18 @@ fn a_reinstall_of_what_holds_data_must_be_meant() {
     assert!(try_with(vec![Role::Share], InstallOrder::default()).is_err());
     assert!(try_with(vec![Role::Share], wipe).is_ok());
 }
+
+#[test]
+fn a_late_registration_of_a_former_boot_counts_for_nothing() {
+    let rig = Rig::new();
+    let register = |boot: u128, now| {
+        let said = Register { boot: BootId(uuid::Uuid::from_u128(boot)), ..registration() };
+        rig.store.transact_blocking(|tx| node::register(tx, &rig.world, rig.node, &said, at(now)))
+    };
+    register(78, 110).unwrap();
+    let Err(Fault::Refused(_, why)) = register(77, 111) else { panic!("a boot that is over was taken in") };
+    assert!(why.contains("is over"), "{why}");
+    let known = rig.store.transact_blocking(|tx| tx.get::<Node>(&rig.node)).unwrap().unwrap();
+    assert_eq!(known.registered.unwrap().boot, BootId(uuid::Uuid::from_u128(78)));
+    register(78, 112).unwrap();
+}
