@@ -210,17 +210,19 @@ fn is_mounted_out_of_sight(site: &Site) -> Result<String> {
 struct Mounts {
     /// In the agent's namespace.
     agents: u32,
-    /// In any namespace of a process that is neither the agent's nor an environment's.
+    /// In any other. An environment's own root names its layers here as its options, and lies at `/`.
     elsewhere: u32,
 }
 
 fn mounts(node: &Machine, environment: &EnvironmentView) -> Result<Mounts> {
     let (pin, id) = (paths::AGENT_NAMESPACE, environment.id);
-    let agents = node.run(&format!("nsenter --mount={pin} grep -c /run/lodge/environments/{id}/ /proc/self/mounts || true"))?;
+    let agents = node.run(&format!(
+        "nsenter --mount={pin} cut -d ' ' -f 2 /proc/self/mounts | grep -c ^/run/lodge/environments/{id}/ || true"
+    ))?;
     let elsewhere = node.run(&format!(
         "agents=$(nsenter --mount={pin} readlink /proc/self/ns/mnt); for process in /proc/[0-9]*; do
-        [ \"$(readlink $process/ns/mnt)\" = \"$agents\" ] || cat $process/mounts; done 2>/dev/null |
-        grep -c /run/lodge/environments/{id}/ || true"
+        [ \"$(readlink $process/ns/mnt)\" = \"$agents\" ] || cut -d ' ' -f 2 $process/mounts; done 2>/dev/null |
+        grep -c ^/run/lodge/environments/{id}/ || true"
     ))?;
     Ok(Mounts { agents: agents.trim().parse()?, elsewhere: elsewhere.trim().parse()? })
 }
