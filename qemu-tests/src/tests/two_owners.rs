@@ -131,7 +131,9 @@ fn forged(site: &Site, environment: &EnvironmentView, epoch: u64, refusal: &str)
     let (first, second) = (site.rack.machine(FIRST)?, site.rack.machine(SECOND)?);
     let log = format!("{}/agent.log", paths::LOG_DIR);
     let assignments = "/run/lodge/assignments.json";
-    first.run(&format!("cp {assignments} {}/forged", paths::SHARE))?;
+    // A name of its own: a client remembers for a while that there is no such file.
+    let forged = format!("{}/forged-{epoch}", paths::SHARE);
+    first.run(&format!("cp {assignments} {forged}"))?;
     second.run(
         "nft 'add table inet forged; add chain inet forged out { type filter hook output priority 0; }; \
          add rule inet forged out tcp dport 8443 drop; add chain inet forged in { type filter hook input priority 0; }; \
@@ -140,8 +142,7 @@ fn forged(site: &Site, environment: &EnvironmentView, epoch: u64, refusal: &str)
     let said_before = second.run(&format!("grep -c '{refusal}' {log} || true"))?;
     second.run(&format!(
         "boot=$(cat /proc/sys/kernel/random/boot_id); sed -e \"s/\\\"boot\\\":\\\"[^\\\"]*\\\"/\\\"boot\\\":\\\"$boot\\\"/\" \
-         -e 's/\"epoch\":[0-9]*/\"epoch\":{epoch}/' {}/forged > {assignments} && init restart agent",
-        paths::SHARE
+         -e 's/\"epoch\":[0-9]*/\"epoch\":{epoch}/' {forged} > {assignments} && init restart agent"
     ))?;
     hold(second.run(&format!("cat {assignments}"))?.contains(&environment.id.to_string()), || "the order is not there".into())?;
     ask_until(site.rack.host.scale(REFUSED), &format!("that {SECOND} refuses: {refusal}"), || {
@@ -150,7 +151,7 @@ fn forged(site: &Site, environment: &EnvironmentView, epoch: u64, refusal: &str)
     .with_context(|| second.run(&format!("tail -n 20 {log}")).unwrap_or_default())?;
     only_on_first(site, environment)?;
     let said = second.run(&format!("grep '{refusal}' {log} | tail -n 1"))?;
-    second.run(&format!("rm {}/forged && nft delete table inet forged", paths::SHARE))?;
+    second.run(&format!("rm {forged} && nft delete table inet forged"))?;
     ready_in_center(site, SECOND)?;
     ask_until(site.rack.host.scale(REFUSED), "that nothing of the forged order is left", || Ok(takes_nothing(second).ok()))?;
     let now = until(site, NAME, "running", |found| found.phase == Phase::Running)?;
