@@ -46,8 +46,12 @@ fn environment(tx: &Tx, world: &World, node: NodeId, said: &Heartbeat, report: &
     if !told.last_exit.is_empty() {
         environment.last_exit.clone_from(&told.last_exit);
     }
-    if matches!(told.state, State::Ended | State::Released | State::Destroyed) {
-        tx.replan();
+    let ran = before.report.as_ref().is_some_and(|last| matches!(last.state, State::Running { .. }));
+    match told.state {
+        // What waits for it: the end of a move, the next one within the budget, a certificate, an incident.
+        State::Running { .. } if !ran => tx.replan(),
+        State::Ended | State::Released | State::Destroyed => tx.replan(),
+        _ => {}
     }
     environment.report = Some(told);
     (environment.phase, environment.reason) = phase::of(&environment, "");

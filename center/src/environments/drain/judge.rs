@@ -140,11 +140,12 @@ fn stand(drain: &mut Drain, cluster: &Cluster, now: Timestamp) {
     let works = cluster.tasks.values().any(|task| task.node.is_some_and(|(node, _)| node == drain.node));
     let is_late = drain.is_late(now);
     let open: Vec<&DrainItem> = drain.items.values().filter(|item| !item.verdict.is_final()).collect();
-    let is_empty = assigned == 0 && !works && (open.is_empty() || is_late);
-    drain.state = match (drain.state, is_empty) {
-        (DrainState::Drained, true) => DrainState::Drained,
-        (_, true) => DrainState::Certifying,
-        (_, false) => DrainState::Draining,
+    let is_empty = assigned == 0 && !works;
+    drain.state = match drain.state {
+        // Nothing comes back to it, whatever becomes elsewhere of what has left.
+        DrainState::Drained if is_empty => DrainState::Drained,
+        _ if is_empty && (open.is_empty() || is_late) => DrainState::Certifying,
+        _ => DrainState::Draining,
     };
     drain.waits = waits(drain, &open, cluster.rooms.iter().find(|room| room.node == drain.node), works);
 }

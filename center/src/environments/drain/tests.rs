@@ -158,10 +158,12 @@ fn at_the_deadline_what_is_left_is_stopped_cleanly_and_starts_when_there_is_room
     assert_eq!(play.verdicts(), [Verdict::Stopping; 2]);
     play.obey(9);
     assert_eq!((play.verdicts(), play.stand().state), (vec![Verdict::Stopped; 2], DrainState::Certifying));
+    (play.drain().state, play.drain().deadline) = (DrainState::Drained, None);
     play.cluster.rooms[1].memory = 2000 * MIB;
     play.settle();
+    assert_eq!((play.verdicts(), play.stand().state), (vec![Verdict::Starting; 2], DrainState::Drained));
     play.obey(9);
-    assert_eq!(play.verdicts(), [Verdict::Moved; 2]);
+    assert_eq!((play.verdicts(), play.stand().state), (vec![Verdict::Moved; 2], DrainState::Drained));
 }
 
 #[test]
