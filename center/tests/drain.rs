@@ -12,12 +12,12 @@ use lodge_model::drain::{
     Cause, Certificate, CertificateReply, Counts, DrainOrder, DrainState, DrainView, Leave, Leaving, MoveOrder, Power,
     Settings, SettingsChange, SignedCertificate, Verdict,
 };
-use lodge_model::environment::order::{Assignment, Report, State, Want};
+use lodge_model::environment::order::Want;
 use lodge_model::environment::spec::Spec;
-use lodge_model::environment::view::{EnvironmentView, Phase};
+use lodge_model::environment::view::Phase;
 use lodge_model::ids::TaskId;
 use support::Running;
-use support::cluster::{Node, another, pool, soon, spec, two_nodes, with_template};
+use support::cluster::{Node, another, environment, pool, soon, spec, two_nodes, with_template};
 
 const AUTO: &str = r#"{"admit":"auto"}"#;
 
@@ -40,36 +40,11 @@ async fn cluster(environments: u32) -> (Running, Center, Node, Node, Node) {
         operator.create_environment(&spec(&format!("e{number}"), "tiny")).await.unwrap();
     }
     while first.environments.len() < environments as usize {
-        obey(&mut first).await;
+        first.obey().await;
     }
-    obey(&mut first).await;
+    first.obey().await;
     let second = another(&center, &mut share, 3).await;
     (center, operator, share, first, second)
-}
-
-/// One heartbeat, and everything is as it was ordered.
-async fn obey(node: &mut Node) {
-    node.environments = node.orders.environments.iter().map(done).collect();
-    node.beat().await;
-}
-
-fn done(assigned: &Assignment) -> Report {
-    let state = match assigned.want {
-        Want::Running => State::Running { since: 1_800_000_000 },
-        Want::Suspended | Want::Stopped | Want::Killed => State::Released,
-        Want::Destroyed => State::Destroyed,
-    };
-    Report {
-        id: assigned.id,
-        epoch: assigned.epoch,
-        state,
-        problem: String::new(),
-        usage: None,
-        starts: 0,
-        last_exit: String::new(),
-        restarts_done: assigned.restarts_asked,
-        checkpoint: None,
-    }
 }
 
 /// Both nodes do as they are told until the drain is so.
@@ -79,7 +54,7 @@ async fn until(operator: &Center, [one, other]: [&mut Node; 2], is_it: impl Fn(&
         if is_it(&view) {
             return view;
         }
-        tokio::join!(obey(one), obey(other));
+        tokio::join!(one.obey(), other.obey());
     }
     panic!("in vain: {:?}", operator.drain_of("node1").await);
 }
@@ -100,17 +75,6 @@ async fn certify(node: &mut Node) -> CertificateReply {
 
 fn leaving(node: &Node, cause: Cause, seconds: u32) -> Leaving {
     Leaving { boot: lodge_model::ids::BootId(uuid::Uuid::from_u128(node.boot)), cause, power: Power::Poweroff, seconds }
-}
-
-async fn environment(operator: &Center, name: &str, is_it: impl Fn(&EnvironmentView) -> bool) -> EnvironmentView {
-    soon(async {
-        let mut view = operator.environment(name).await.unwrap();
-        while !is_it(&view) {
-            view = operator.environment_after(name, view.version).await.unwrap();
-        }
-        view
-    })
-    .await
 }
 
 #[tokio::test]
@@ -207,10 +171,10 @@ async fn one_is_moved_and_the_gap_is_told() {
     first.until(|orders| orders.environments[0].want == Want::Stopped).await;
     assert!(refused(operator.move_environment("e0", &MoveOrder::default()).await).1.contains("on its way from node1 to node2"));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    obey(&mut first).await;
+    first.obey().await;
     second.until(|orders| !orders.environments.is_empty()).await;
     assert_eq!(second.orders.environments[0].epoch, 2);
-    obey(&mut second).await;
+    second.obey().await;
     let view = environment(&operator, "e0", |view| !view.moves.is_empty()).await;
     let done = &view.moves[0];
     assert_eq!((done.from.as_str(), done.to.as_deref(), view.node.as_deref()), ("node1", Some("node2"), Some("node2")));
@@ -218,8 +182,8 @@ async fn one_is_moved_and_the_gap_is_told() {
     let told = operator.events(None, 0, false).await.unwrap();
     assert!(told.iter().any(|event| event.text.starts_with("e0 has moved from node1 to node2 by restart: ")), "{told:?}");
     operator.power("e0", lodge_client::Power::Stop).await.unwrap();
-    obey(&mut second).await;
-    obey(&mut second).await;
+    second.obey().await;
+    second.obey().await;
     assert!(refused(operator.move_environment("e0", &MoveOrder::default()).await).1.contains("lodge env start e0"));
 }
 
@@ -255,7 +219,7 @@ async fn an_operators_drain_waits_is_cancelled_and_lasts_over_a_boot() {
     let (_center, operator, _share, mut first, mut second) = cluster(1).await;
     operator.create_environment(&Spec { node: Some("node1".into()), ..spec("pinned", "tiny") }).await.unwrap();
     first.until(|orders| orders.environments.len() == 2).await;
-    obey(&mut first).await;
+    first.obey().await;
     assert_eq!(refused(operator.drain("node1", &DrainOrder { deadline: Some(1), ..DrainOrder::default() }).await).0, 422);
     assert_eq!(refused(operator.drain("node9", &DrainOrder::default()).await).0, 404);
     operator.drain("node1", &DrainOrder::default()).await.unwrap();

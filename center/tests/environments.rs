@@ -7,12 +7,12 @@ mod support;
 use std::collections::BTreeMap;
 
 use lodge_client::{Center, Error, Power};
-use lodge_model::environment::order::{Assignment, Report, State, TaskKind, TaskOutcome, Usage, Want};
+use lodge_model::environment::order::{Assignment, State, TaskKind, TaskOutcome, Usage, Want};
 use lodge_model::environment::spec::{Change, Spec};
 use lodge_model::environment::view::{CloneOrder, EnvironmentView, Phase, Pool, Quota, SnapshotOrder, UserOrder};
 use lodge_model::layout::{GIB, MIB};
 use lodge_model::node::Role;
-use support::cluster::{Node, another, pool, soon, spec, two_nodes, with_template};
+use support::cluster::{Node, another, environment, pool, report, soon, spec, two_nodes, with_template};
 use support::{Running, register};
 
 const AUTO: &str = r#"{"admit":"auto"}"#;
@@ -35,54 +35,17 @@ async fn ready() -> (Running, Center, Node, Node) {
     (center, operator, share, worker)
 }
 
-fn report(assigned: &Assignment, state: State) -> Report {
-    Report {
-        id: assigned.id,
-        epoch: assigned.epoch,
-        state,
-        problem: String::new(),
-        usage: None,
-        starts: 0,
-        last_exit: String::new(),
-        restarts_done: assigned.restarts_asked,
-        checkpoint: None,
-    }
-}
-
-/// What a good agent says as soon as it has done what was ordered.
-fn done(assigned: &Assignment) -> Report {
-    let state = match assigned.want {
-        Want::Running => State::Running { since: 1_800_000_000 },
-        Want::Suspended | Want::Stopped | Want::Killed => State::Released,
-        Want::Destroyed => State::Destroyed,
-    };
-    report(assigned, state)
-}
-
 /// Wait for an order about an environment, and carry it out.
 async fn obey(worker: &mut Node, name: &str, want: Want) -> Assignment {
     let is_it = |assigned: &&Assignment| assigned.name == name && assigned.want == want;
     worker.until(|orders| orders.environments.iter().any(|assigned| is_it(&assigned))).await;
     let assigned = worker.orders.environments.iter().find(is_it).unwrap().clone();
-    worker.environments = worker.orders.environments.iter().map(done).collect();
-    worker.beat().await;
+    worker.obey().await;
     assigned
 }
 
-/// The view once it is as wanted: the center tells of every change.
-async fn until(operator: &Center, name: &str, is_it: impl Fn(&EnvironmentView) -> bool) -> EnvironmentView {
-    soon(async {
-        let mut view = operator.environment(name).await.unwrap();
-        while !is_it(&view) {
-            view = operator.environment_after(name, view.version).await.unwrap();
-        }
-        view
-    })
-    .await
-}
-
 async fn phase(operator: &Center, name: &str, phase: Phase) -> EnvironmentView {
-    until(operator, name, |view| view.phase == phase).await
+    environment(operator, name, |view| view.phase == phase).await
 }
 
 /// The environment is gone.
@@ -149,7 +112,7 @@ async fn a_life_from_creation_to_destruction() {
     worker.environments = vec![ended];
     worker.beat().await;
     obey(&mut worker, "web1", Want::Stopped).await;
-    let ended = until(&operator, "web1", |view| view.node.is_none()).await;
+    let ended = environment(&operator, "web1", |view| view.node.is_none()).await;
     assert_eq!((ended.phase, ended.reason.as_str()), (Phase::Ended, "powered off by itself"));
 
     operator.destroy_environment("web1").await.unwrap();
@@ -211,7 +174,7 @@ async fn what_cannot_be_placed_says_why_until_it_can() {
     operator.create_environment(&Spec { memory: 600 * MIB, ..spec("big", "tiny") }).await.unwrap();
     obey(&mut worker, "big", Want::Running).await;
     operator.create_environment(&Spec { anti_affinity: Some("db".into()), ..spec("late", "tiny") }).await.unwrap();
-    let waits = until(&operator, "late", |view| view.reason.contains("free memory")).await;
+    let waits = environment(&operator, "late", |view| view.reason.contains("free memory")).await;
     assert!(waits.phase == Phase::Waiting && waits.reason.contains("node1 has the most, 104 MiB"), "{}", waits.reason);
     // Shrinking makes room, at once.
     operator.change_environment("big", &Change { memory: Some(300 * MIB), ..Change::default() }).await.unwrap();
@@ -219,10 +182,10 @@ async fn what_cannot_be_placed_says_why_until_it_can() {
     assert_eq!(worker.orders.environments.iter().find(|assigned| assigned.name == "big").unwrap().memory, 300 * MIB);
 
     operator.create_environment(&Spec { anti_affinity: Some("db".into()), ..spec("later", "tiny") }).await.unwrap();
-    until(&operator, "later", |view| view.reason.contains("group db")).await;
+    environment(&operator, "later", |view| view.reason.contains("group db")).await;
     let labelled = Spec { node_labels: BTreeMap::from([("disk".into(), "ssd".into())]), ..spec("fast", "tiny") };
     operator.create_environment(&labelled).await.unwrap();
-    until(&operator, "fast", |view| view.reason == "no worker has the labels disk=ssd").await;
+    environment(&operator, "fast", |view| view.reason == "no worker has the labels disk=ssd").await;
     let mut second = another(&center, &mut share, 3).await;
     obey(&mut second, "later", Want::Running).await;
     let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
@@ -243,7 +206,7 @@ async fn nothing_is_given_to_another_before_the_old_right_has_ended() {
     first.orders = first.center.register(&again).await.unwrap();
     (first.boot, first.environments) = (201, vec![]);
     // Both ask until one of them has it.
-    let placed = until(&operator, "web1", |view| view.epoch == 2);
+    let placed = environment(&operator, "web1", |view| view.epoch == 2);
     let beats = async {
         second.beat().await;
         first.beat().await;
@@ -308,7 +271,7 @@ async fn snapshots_rollback_and_clones_are_tasks_of_the_node_with_the_disk() {
     worker.until(|orders| !orders.tasks.is_empty()).await;
     assert_eq!(worker.orders.tasks[0].what, TaskKind::Snapshot { environment: id, snapshot: "before".into() });
     worker.tell(TaskOutcome::Running { percent: 40 }).await;
-    let view = until(&operator, "web1", |view| !view.tasks.is_empty()).await;
+    let view = environment(&operator, "web1", |view| !view.tasks.is_empty()).await;
     assert_eq!(
         (view.tasks[0].what.as_str(), &view.tasks[0].outcome),
         ("snapshot before", &TaskOutcome::Running { percent: 40 })
@@ -338,10 +301,10 @@ async fn snapshots_rollback_and_clones_are_tasks_of_the_node_with_the_disk() {
     phase(&operator, "web1", Phase::Stopped).await;
     operator.rollback("web1", "before").await.unwrap();
     operator.power("web1", Power::Start).await.unwrap();
-    until(&operator, "web1", |view| view.reason.contains("put back to snapshot before")).await;
+    environment(&operator, "web1", |view| view.reason.contains("put back to snapshot before")).await;
     worker.until(|orders| !orders.tasks.is_empty()).await;
     worker.tell(TaskOutcome::Failed { error: "no space left".into() }).await;
-    let failed = until(&operator, "web1", |view| view.tasks.iter().any(|task| task.what.contains("rollback"))).await;
+    let failed = environment(&operator, "web1", |view| view.tasks.iter().any(|task| task.what.contains("rollback"))).await;
     assert!(matches!(&failed.tasks[0].outcome, TaskOutcome::Failed { error } if error == "no space left"), "{failed:?}");
     assert_eq!(obey(&mut worker, "web1", Want::Running).await.epoch, 2);
 

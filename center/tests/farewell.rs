@@ -7,13 +7,13 @@ mod support;
 use lodge_client::{Center, Error, sign_last_word};
 use lodge_model::api::{Heartbeat, NodeState};
 use lodge_model::drain::{Cause, Counts, MoveOrder, Power};
-use lodge_model::environment::order::{Assignment, Report, State, Want};
-use lodge_model::environment::view::{EnvironmentView, Phase};
+use lodge_model::environment::order::Want;
+use lodge_model::environment::view::Phase;
 use lodge_model::farewell::{LastWord, SignedWord};
 use lodge_model::ids::BootId;
 use lodge_model::reach::Reached;
 use lodge_model::rolling::{RebootOrder, RebootState, TurnState};
-use support::cluster::{Node, another, pool, soon, spec, two_nodes, with_template};
+use support::cluster::{Node, another, environment, pool, soon, spec, two_nodes, with_template};
 use support::{Running, heartbeat};
 use uuid::Uuid;
 
@@ -28,44 +28,9 @@ async fn cluster() -> (Running, Center, Node, Node, Node) {
     with_template(&center, &mut share, &mut first, "tiny").await;
     operator.create_environment(&spec("e0", "tiny")).await.unwrap();
     first.until(|orders| !orders.environments.is_empty()).await;
-    obey(&mut first).await;
+    first.obey().await;
     let second = another(&center, &mut share, 3).await;
     (center, operator, share, first, second)
-}
-
-async fn obey(node: &mut Node) {
-    node.environments = node.orders.environments.iter().map(done).collect();
-    node.beat().await;
-}
-
-fn done(assigned: &Assignment) -> Report {
-    let state = match assigned.want {
-        Want::Running => State::Running { since: 1_800_000_000 },
-        Want::Suspended | Want::Stopped | Want::Killed => State::Released,
-        Want::Destroyed => State::Destroyed,
-    };
-    Report {
-        id: assigned.id,
-        epoch: assigned.epoch,
-        state,
-        problem: String::new(),
-        usage: None,
-        starts: 0,
-        last_exit: String::new(),
-        restarts_done: assigned.restarts_asked,
-        checkpoint: None,
-    }
-}
-
-async fn environment(operator: &Center, name: &str, is_it: impl Fn(&EnvironmentView) -> bool) -> EnvironmentView {
-    soon(async {
-        let mut view = operator.environment(name).await.unwrap();
-        while !is_it(&view) {
-            view = operator.environment_after(name, view.version).await.unwrap();
-        }
-        view
-    })
-    .await
 }
 
 fn word(node: &Node, boot: u128, counts: Counts) -> SignedWord {
@@ -113,7 +78,7 @@ async fn what_a_node_left_on_the_share_starts_its_environments_elsewhere_and_not
 
     say(&mut share, |said| Heartbeat { last_words: vec![good], ..said }).await;
     second.until(|orders| !orders.environments.is_empty()).await;
-    obey(&mut second).await;
+    second.obey().await;
     let view = environment(&operator, "e0", |view| view.phase == Phase::Running).await;
     assert_eq!((view.node.as_deref(), view.epoch), (Some("node2"), 2));
     let node = operator.node("node1").await.unwrap().node;
@@ -128,9 +93,9 @@ async fn an_environment_that_has_moved_is_tried_from_the_centers_side() {
     second.until(|orders| !orders.warm.is_empty()).await;
     second.beat().await;
     first.until(|orders| orders.environments[0].want == Want::Stopped).await;
-    obey(&mut first).await;
+    first.obey().await;
     second.until(|orders| !orders.environments.is_empty()).await;
-    obey(&mut second).await;
+    second.obey().await;
     share.until(|orders| !orders.reach.is_empty()).await;
     let asked = share.orders.reach[0].clone();
     let view = operator.environment("e0").await.unwrap();
@@ -178,7 +143,7 @@ async fn a_cluster_is_restarted_in_turn_over_a_crash_of_the_center_and_can_be_en
     drop(share);
     soon(async {
         while second.orders.leave.is_none() {
-            tokio::join!(obey(&mut first), obey(&mut second));
+            tokio::join!(first.obey(), second.obey());
         }
     })
     .await;
@@ -191,7 +156,7 @@ async fn a_cluster_is_restarted_in_turn_over_a_crash_of_the_center_and_can_be_en
     second.environments.clear();
     soon(async {
         loop {
-            tokio::join!(obey(&mut first), obey(&mut second));
+            tokio::join!(first.obey(), second.obey());
             let view = operator.cluster_reboot().await.unwrap();
             if view.turns[1].state == TurnState::Draining {
                 break assert_eq!(view.turns[0].state, TurnState::Done);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use lodge_client::{Center, SessionReceiver, SessionSender};
 use lodge_model::api::{MachineEvent, Orders, ShareHealth};
 use lodge_model::environment::order::{
-    Assignment, Report, State, Task, TaskKind, TaskOutcome, TaskReport, TemplateMeta, TemplateRef,
+    Assignment, Report, State, Task, TaskKind, TaskOutcome, TaskReport, TemplateMeta, TemplateRef, Want,
 };
 use lodge_model::environment::session::Session;
 use lodge_model::environment::spec::Spec;
-use lodge_model::environment::view::Pool;
+use lodge_model::environment::view::{EnvironmentView, Pool};
 use lodge_model::fence::Signs;
 use lodge_model::ids::Digest;
 use lodge_model::layout::{GIB, MIB, Slot};
@@ -113,18 +113,12 @@ impl Node {
     /// Run whatever is assigned.
     pub async fn run_all(&mut self) {
         self.until(|orders| !orders.environments.is_empty()).await;
-        let runs = |assigned: &Assignment| Report {
-            id: assigned.id,
-            epoch: assigned.epoch,
-            state: State::Running { since: 1 },
-            problem: String::new(),
-            usage: None,
-            starts: 1,
-            last_exit: String::new(),
-            restarts_done: 0,
-            checkpoint: None,
-        };
-        self.environments = self.orders.environments.iter().map(runs).collect();
+        self.obey().await;
+    }
+
+    /// One heartbeat, and everything is as it was ordered.
+    pub async fn obey(&mut self) {
+        self.environments = self.orders.environments.iter().map(done).collect();
         self.beat().await;
     }
 
@@ -203,4 +197,40 @@ pub async fn running(center: &Running, owner: &Center, worker: &mut Node, name: 
 /// At most so long for what is at once, as a rule.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what).await.unwrap()
+}
+
+pub fn report(assigned: &Assignment, state: State) -> Report {
+    Report {
+        id: assigned.id,
+        epoch: assigned.epoch,
+        state,
+        problem: String::new(),
+        usage: None,
+        starts: 0,
+        last_exit: String::new(),
+        restarts_done: assigned.restarts_asked,
+        checkpoint: None,
+    }
+}
+
+/// What a good agent says as soon as it has done what was ordered.
+fn done(assigned: &Assignment) -> Report {
+    let state = match assigned.want {
+        Want::Running => State::Running { since: 1_800_000_000 },
+        Want::Suspended | Want::Stopped | Want::Killed => State::Released,
+        Want::Destroyed => State::Destroyed,
+    };
+    report(assigned, state)
+}
+
+/// The view of an environment once it is as wanted: the center tells of every change.
+pub async fn environment(operator: &Center, name: &str, is_it: impl Fn(&EnvironmentView) -> bool) -> EnvironmentView {
+    soon(async {
+        let mut view = operator.environment(name).await.unwrap();
+        while !is_it(&view) {
+            view = operator.environment_after(name, view.version).await.unwrap();
+        }
+        view
+    })
+    .await
 }
