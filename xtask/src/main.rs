@@ -13,6 +13,7 @@ mod image;
 mod packages;
 mod progress;
 mod setup;
+mod simulate;
 mod template;
 mod test;
 
@@ -69,6 +70,8 @@ enum Command {
     Test(test::Arguments),
     /// Measure what is promised, each figure beside what it is compared with, on virtual machines; ends with 1 when a bar is not held.
     Bench(bench::Arguments),
+    /// Run random schedules of failures against the real center and real agents on played machines; `--help` says more.
+    Simulate(simulate::Arguments),
     /// Install what building and testing need on Debian 12 or 13. The other commands do this by themselves.
     Setup {
         /// Only say what would be installed and why.
@@ -109,6 +112,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Console { name } => demo::attach::run(&name),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(arguments.rest()),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Setup { dry_run: true } => {
             println!("{}", setup::explain()?.trim_end());

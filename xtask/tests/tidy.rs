@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("center", &["model"]),
     ("cli", &["model", "client"]),
     ("protocol", &[]),
+    ("simulator", &["model", "client", "agent", "center"]),
     ("qemu-tests", &["model"]),
     ("xtask", &["model", "qemu-tests"]),
 ];

@@ -1,0 +1,96 @@
+//! Fencing, as `agent/src/fence` and `agent/src/lifeline` have it: the share node shuts out who is banned and says so, and tells how old
+//! everybody's heartbeat file is; a node asks after its neighbours; a node that is fenced, or reaches neither share nor center for too
+//! long, starts anew.
+
+use std::collections::BTreeMap;
+
+use lodge_model::fence::{FenceOrders, FenceOutcome, Fenced, MarkAge, PeerWord, Signs};
+use lodge_model::ids::{BootId, NodeId};
+use lodge_model::timing::Timing;
+
+use crate::Simulation;
+use crate::clock::{length, timestamp};
+use crate::host::open;
+
+/// The share node.
+pub const SHARE: usize = 0;
+
+impl Simulation {
+    fn fence_orders(&self, node: usize) -> Option<&FenceOrders> {
+        Some(&self.nodes[node].agent.as_ref()?.orders.as_ref()?.fence)
+    }
+
+    /// What a node says of others.
+    pub(crate) fn signs(&self, node: usize) -> Signs {
+        let Some(orders) = self.fence_orders(node) else { return Signs::default() };
+        let answers = |peer: NodeId| self.nodes.iter().any(|node| node.id == peer && node.is_alive() && node.reaches_center);
+        let peers = orders.ask_about.iter().map(|peer| PeerWord { node: peer.node, answers: answers(peer.node) }).collect();
+        if node != SHARE {
+            return Signs { peers, ..Signs::default() };
+        }
+        let share = open(&self.share);
+        let confirmed = |proof: &str| FenceOutcome::Confirmed { at: timestamp(self.now).as_second(), proof: proof.to_owned() };
+        let is_done = |node: &NodeId, boot: &BootId| share.banned.get(node) == Some(boot);
+        let fenced = orders.banned.iter().filter(|ban| is_done(&ban.node, &ban.boot));
+        let fenced = fenced.map(|ban| Fenced { id: ban.id, outcome: confirmed("its client is gone") }).collect();
+        let marks = share.marks.iter();
+        let marks = marks.map(|(node, (boot, at))| MarkAge { node: *node, boot: *boot, age_ms: self.now - at }).collect();
+        Signs { fenced, marks, peers }
+    }
+
+    /// The share node brings about what its orders say: who is banned is shut out, whoever is not is let in.
+    pub(crate) fn carry_out_bans(&mut self) {
+        let Some(orders) = self.fence_orders(SHARE) else { return };
+        let wanted: BTreeMap<NodeId, BootId> = orders.banned.iter().map(|ban| (ban.node, ban.boot)).collect();
+        let mut share = open(&self.share);
+        if share.is_frozen || share.banned == wanted {
+            return;
+        }
+        let mut told = Vec::new();
+        for node in &self.nodes {
+            match (share.banned.get(&node.id).copied(), wanted.get(&node.id).copied()) {
+                (is, Some(boot)) if is != Some(boot) => {
+                    share.ban(node.id, boot);
+                    told.push((node.name.clone(), "is shut out of the share"));
+                }
+                (Some(_), None) => {
+                    share.banned.remove(&node.id);
+                    told.push((node.name.clone(), "is let in to the share again"));
+                }
+                _ => {}
+            }
+        }
+        drop(share);
+        for (name, what) in told {
+            self.record.say(self.now, &name, what);
+        }
+        if let Some(agent) = self.nodes[SHARE].agent.as_mut() {
+            agent.talk.hurry(self.now);
+        }
+    }
+
+    /// The node writes its heartbeat file if it can. Whether it must start anew, and why.
+    pub(crate) fn lifeline(&mut self, node: usize) -> Option<&'static str> {
+        let now = self.now;
+        let fenced = self.fence_orders(node).and_then(|orders| orders.fenced);
+        let patience = self.fence_orders(node).map_or(1, |orders| orders.patience);
+        let machine = &mut self.nodes[node];
+        let client = machine.host.client;
+        let mut share = open(&self.share);
+        if share.answers(client) {
+            share.marks.insert(machine.id, (client.boot, now));
+            machine.marked = now;
+        }
+        drop(share);
+        if node == SHARE {
+            return None;
+        }
+        let give_up = length(Timing::new(patience).give_up);
+        if fenced == Some(client.boot) {
+            return Some("learns that it is fenced, and starts anew");
+        }
+        let is_lost = now >= machine.marked + give_up && now >= machine.heard + give_up;
+        let runs = !machine.host.running().is_empty();
+        (is_lost && runs).then_some("reaches neither share nor center, and starts anew")
+    }
+}

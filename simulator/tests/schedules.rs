@@ -1,0 +1,30 @@
+//! Random schedules of failures: nothing runs twice, no epoch writes after a later one, and in the end all is as it was asked for.
+
+#![expect(clippy::expect_used, reason = "a test that cannot read its own files has nothing better to say")]
+
+use lodge_simulator::schedule;
+use proptest::prelude::*;
+
+/// In the fast tests; `cargo xtask simulate` runs more.
+const SCHEDULES: u64 = 1000;
+
+#[test]
+fn a_thousand_schedules_of_failures_come_to_rest() {
+    for seed in 0..SCHEDULES {
+        if let Err(broken) = schedule::run(seed, false).expect("simulating") {
+            let log = schedule::run(seed, true).expect("simulating").expect_err("it breaks again").log;
+            panic!("{}\nagain: cargo xtask simulate --schedules 1 --seed {seed}\n{log}", broken.what);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Events in any order and number, shrunk to the fewest that break something.
+    #[test]
+    fn events_in_any_order_come_to_rest(events in proptest::collection::vec((any::<u64>(), 0..8000u64), 1..24)) {
+        let broken = schedule::play(&events).expect("simulating");
+        prop_assert!(broken.is_none(), "{}", broken.map_or(String::new(), |broken| broken.log));
+    }
+}
