@@ -54,8 +54,8 @@ pub enum Reply {
     Certificate(CertificateReply),
     /// It was taken in.
     Done,
-    /// It was not, and why.
-    Refused(String),
+    /// It was not.
+    Refused,
 }
 
 /// A heartbeat whose answer is held.
@@ -164,7 +164,7 @@ impl Center {
             Request::Heartbeat(said) => {
                 let orders = self.transact(|tx, world| node::beat(tx, world, id, said, at));
                 return match orders {
-                    Err(why) => Some(Reply::Refused(why)),
+                    Err(_) => Some(Reply::Refused),
                     Ok(orders) if orders.register_again || self.world.live.is_news(id, said.boot, orders.generation) => {
                         Some(Reply::Orders(Box::new(orders)))
                     }
@@ -181,7 +181,7 @@ impl Center {
             }
             Request::Off(reason) => self.transact(|tx, world| node::off(tx, world, id, reason, at)).map(|()| Reply::Done),
         };
-        Some(reply.unwrap_or_else(Reply::Refused))
+        Some(reply.unwrap_or(Reply::Refused))
     }
 
     /// Plan.

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 
 use lodge_model::fence::{FenceOrders, FenceOutcome, Fenced, MarkAge, PeerWord, Signs};
 use lodge_model::ids::{BootId, NodeId};
+use lodge_model::reach::{Reach, Reached};
 use lodge_model::timing::Timing;
 
 use crate::Simulation;
 use crate::clock::{length, timestamp};
 use crate::host::open;
+use crate::machine::Node;
 
 /// The share node.
 pub const SHARE: usize = 0;
@@ -36,6 +38,18 @@ impl Simulation {
         let marks = share.marks.iter();
         let marks = marks.map(|(node, (boot, at))| MarkAge { node: *node, boot: *boot, age_ms: self.now - at }).collect();
         Signs { fenced, marks, peers }
+    }
+
+    /// Which environments that have moved a node reaches. One that does not answer is looked for again with the next heartbeat.
+    pub(crate) fn reached(&self, node: usize) -> Vec<Reached> {
+        let Some(orders) = self.nodes[node].agent.as_ref().and_then(|agent| agent.orders.as_ref()) else { return Vec::new() };
+        let runs = |reach: &&Reach| {
+            let here =
+                |node: &Node| node.is_alive() && node.reaches_center && node.host.running().contains(&(reach.id, reach.epoch));
+            self.nodes.iter().any(here)
+        };
+        let answer = |reach: &Reach| Reached { id: reach.id, epoch: reach.epoch, ms: 1, problem: String::new() };
+        orders.reach.iter().filter(runs).map(answer).collect()
     }
 
     /// The share node brings about what its orders say: who is banned is shut out, whoever is not is let in.

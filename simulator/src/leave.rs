@@ -140,7 +140,7 @@ impl Node {
                 going.end = going.began + u64::from(reply.total) * 1000;
                 going.phase = Phase::Drain { id: reply.id, until: now + u64::from(reply.seconds) * 1000 + GRACE };
             }
-            (Phase::Tell { waits, next, .. }, Reply::Refused(_)) if *waits == Some(exchange) => *next = now + PAUSE,
+            (Phase::Tell { waits, next, .. }, Reply::Refused) if *waits == Some(exchange) => *next = now + PAUSE,
             (Phase::GoodBye { waits, until }, _) if *waits == exchange => *until = now,
             _ => {}
         }

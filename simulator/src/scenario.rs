@@ -24,7 +24,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 use lodge_center::environments::drain::{Certified, Drain, request as drains};
 use lodge_center::environments::records::Environment;
 use lodge_center::environments::request;
@@ -38,6 +38,9 @@ use crate::host::open;
 use crate::leave::Going;
 use crate::network::Weather;
 use crate::{Broken, Simulation};
+
+/// Everything is mended for so long before it is said that the cluster does not come to rest: longer than any deadline of a drain.
+const CALM: Millis = 1_200_000;
 
 /// Play a scenario. Its log and how everything stands in the end, or what broke.
 pub fn play(text: &str, seed: u64) -> Result<Result<String, Broken>> {
@@ -121,7 +124,9 @@ impl Simulation {
             node_labels: BTreeMap::new(),
             restart,
         };
-        self.operator(&format!("creates {}", line.name), |tx, world, who, at| request::create(tx, world, who, &spec, false, at));
+        self.operator(&format!("creates {}", line.name), |tx, world, who, at| {
+            request::create(tx, world, who, &spec, false, at)
+        });
         // So that no two are of the same age.
         self.run_until(self.now + 1)
     }
@@ -279,7 +284,7 @@ impl Simulation {
             self.power_on(node);
         }
         // What is going down goes down first; what has been drained is let in again.
-        let end = self.now + 400_000;
+        let end = self.now + CALM;
         while self.broken.is_none() && self.now < end {
             self.run_until(self.now + 5000)?;
             let drains = self.center.all::<Drain>();
@@ -296,7 +301,10 @@ impl Simulation {
                 self.follow_center();
             }
         }
-        ensure!(self.broken.is_some(), "the cluster does not come to rest");
+        let (drains, nodes) = (self.center.all::<Drain>(), &self.nodes);
+        let drains: Vec<_> = drains.iter().map(|drain| format!("{} {:?}: {}", drain.name, drain.state, drain.waits)).collect();
+        let away: Vec<_> = nodes.iter().filter(|node| !node.is_on || node.going.is_some()).map(|node| &node.name).collect();
+        self.broken.get_or_insert(format!("no rest after {} s: away or going down: {away:?}; drains: {drains:?}", CALM / 1000));
         Ok(())
     }
 

@@ -342,10 +342,10 @@ impl Simulation {
         let now = self.now;
         self.exchanges += 3;
         let exchange = self.exchanges;
-        let signs = self.signs(node);
+        let (signs, reached) = (self.signs(node), self.reached(node));
         let machine = &mut self.nodes[node];
         let mut said = Vec::new();
-        said.extend(machine.speak(now, exchange, signs).map(|request| (exchange, request)));
+        said.extend(machine.speak(now, exchange, signs, reached).map(|request| (exchange, request)));
         said.extend(machine.follow_leave(now, exchange + 1)?.map(|request| (exchange + 1, request)));
         let mut is_off = false;
         match machine.go_on(now, exchange + 2)? {

@@ -6,6 +6,7 @@ use lodge_model::api::{Heartbeat, Register, ShareHealth};
 use lodge_model::facts::{Facts, Firmware};
 use lodge_model::fence::Signs;
 use lodge_model::layout::Slot;
+use lodge_model::reach::Reached;
 use lodge_model::timing::{HEARTBEAT, RETRY_MAX};
 
 use crate::center::{Reply, Request};
@@ -76,7 +77,7 @@ impl Talk {
 
 impl Node {
     /// What is said now, if anything.
-    pub fn speak(&mut self, now: Millis, exchange: u64, signs: Signs) -> Option<Request> {
+    pub fn speak(&mut self, now: Millis, exchange: u64, signs: Signs, reached: Vec<Reached>) -> Option<Request> {
         let agent = self.agent.as_mut()?;
         let talk = &mut agent.talk;
         if talk.is_silent {
@@ -109,7 +110,7 @@ impl Node {
             tasks,
             warm,
             last_words: Vec::new(),
-            reached: Vec::new(),
+            reached,
             signs,
         })))
     }
@@ -137,7 +138,7 @@ impl Node {
                     agent.talk.goes_on(soon.max(now));
                 }
             }
-            Reply::Refused(_) if is_awaited => {
+            Reply::Refused if is_awaited => {
                 agent.talk.is_registered = false;
                 agent.talk.rest(now);
             }

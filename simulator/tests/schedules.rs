@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot read its own files has nothing better to say")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use lodge_simulator::schedule;
 use proptest::prelude::*;
 
@@ -10,12 +12,18 @@ const SCHEDULES: u64 = 1000;
 
 #[test]
 fn a_thousand_schedules_of_failures_come_to_rest() {
-    for seed in 0..SCHEDULES {
-        if let Err(broken) = schedule::run(seed, false).expect("simulating") {
-            let log = schedule::run(seed, true).expect("simulating").expect_err("it breaks again").log;
-            panic!("{}\nagain: cargo xtask simulate --schedules 1 --seed {seed}\n{log}", broken.what);
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicU64::new(0);
+    let work = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < SCHEDULES) {
+            if let Err(broken) = schedule::run(seed, false).expect("simulating") {
+                let log = schedule::run(seed, true).expect("simulating").expect_err("it breaks again").log;
+                panic!("{}\nagain: cargo xtask simulate --schedules 1 --seed {seed}\n{log}", broken.what);
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    println!("{SCHEDULES} schedules came to rest");
 }
 
 proptest! {
