@@ -89,7 +89,8 @@ impl Node {
         let health = std::mem::discriminant(&agent.health);
         let is_news = talk.sent.as_ref().is_none_or(|(sent, was)| agent.reports.is_news(sent) || *was != health);
         let is_due = talk.waits.is_none() && talk.next <= now;
-        if !is_due && !(is_news && talk.is_registered && !talk.rests) {
+        let tells = is_news && talk.is_registered && !talk.rests;
+        if !is_due && !tells {
             return None;
         }
         if !talk.is_registered {
@@ -121,12 +122,11 @@ impl Node {
         self.heard = now;
         let is_awaited = agent.talk.waits.is_some_and(|(awaited, _)| awaited == exchange);
         match reply {
-            Reply::Orders(orders) if orders.register_again => {
-                if is_awaited {
-                    agent.talk.is_registered = false;
-                    agent.talk.goes_on(now);
-                }
+            Reply::Orders(orders) if orders.register_again && is_awaited => {
+                agent.talk.is_registered = false;
+                agent.talk.goes_on(now);
             }
+            Reply::Orders(orders) if orders.register_again => {}
             Reply::Orders(orders) => {
                 let is_newer = agent.take(*orders)?;
                 if is_awaited {
