@@ -1,7 +1,5 @@
 //! Random schedules of failures: nothing runs twice, no epoch writes after a later one, and in the end all is as it was asked for.
 
-#![expect(clippy::expect_used, reason = "a test that cannot read its own files has nothing better to say")]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lodge_simulator::schedule;
