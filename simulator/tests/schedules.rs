@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lodge_simulator::schedule;
 use proptest::prelude::*;
 
-/// In the fast tests; `cargo xtask simulate` runs more.
-const SCHEDULES: u64 = 1000;
+/// Without optimization; `cargo xtask test` runs a thousand, `cargo xtask simulate` as many as it is told.
+const SCHEDULES: u64 = 50;
 
 #[test]
-fn a_thousand_schedules_of_failures_come_to_rest() {
+fn schedules_of_failures_come_to_rest() {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(0);
     let work = || {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the tests of every crate, then the VM tests.
+//! `cargo xtask test`: the tests of every crate, a thousand random schedules of failures, then the VM tests.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use lodge_qemu_tests::tests::{Bench, TESTS, VmTest};
 
-use crate::{demo, image, progress::Console, setup};
+use crate::{demo, image, progress::Console, setup, simulate};
 
 /// What the command takes.
 #[derive(Args)]
@@ -35,6 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(&Console::new()?, &image::out_dir())?;
     if arguments.vm.is_empty() {
         tests_of_crates()?;
+        simulate::run(&[])?;
     }
     if arguments.fast {
         println!("VM tests left out");
