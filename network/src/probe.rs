@@ -20,10 +20,11 @@ use nix::{
 
 use crate::{BRIDGE, address::Mac, frames, netlink::Netlink, runtime};
 
-/// How long `probe` listens when nobody answers.
-pub const LISTEN: Duration = Duration::from_millis(500);
+/// How long `probe` listens when nobody answers: neighbours of one link that has been up for long answer within milliseconds, so the
+/// seconds that RFC 5227 gives to machines that have just been plugged in are not needed. Every start and move waits for it.
+pub const LISTEN: Duration = Duration::from_millis(300);
 /// Questions are asked this far apart: any of them may be lost.
-const AGAIN: Duration = Duration::from_millis(150);
+const AGAIN: Duration = Duration::from_millis(100);
 /// How often each question is asked.
 const TIMES: usize = 3;
 

@@ -11,7 +11,7 @@ use lodge_model::api::{Orders, ShareMount};
 use super::stand::Neighbours;
 use crate::uplink;
 
-/// Ask them all. Takes half a second where nobody answers.
+/// Ask them all. Takes `lodge_network::LISTEN` where nobody answers.
 pub fn ask(known: &BTreeSet<IpAddr>) -> Result<Neighbours> {
     let uplink = uplink::read()?;
     let mut all = known.clone();

@@ -62,8 +62,8 @@ pub struct Real {
     templates: Mutex<()>,
     /// Held while a disk is copied, attached, mounted or let go of: tasks and steps come from different threads.
     disks: Mutex<BTreeMap<EnvironmentId, DiskLock>>,
-    /// Who has an address was asked a moment ago; forgotten, it is asked again.
-    unclaimed: Mutex<BTreeMap<EnvironmentId, link::Unclaimed>>,
+    /// Who has their addresses; forgotten, it is asked again.
+    questions: Mutex<BTreeMap<EnvironmentId, link::Question>>,
 }
 
 type DiskLock = Arc<Mutex<()>>;
@@ -84,7 +84,7 @@ impl Real {
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
-        Self { layout, node, boot, templates: Mutex::default(), disks: Mutex::default(), unclaimed: Mutex::default() }
+        Self { layout, node, boot, templates: Mutex::default(), disks: Mutex::default(), questions: Mutex::default() }
     }
 
     /// Do something while no other thread does anything with this disk.
@@ -117,12 +117,18 @@ impl Host for Real {
         let disk = |work: &dyn Fn() -> Result<(), StepError>| self.with_disk(id, work);
         match action {
             Action::FetchTemplate(template) => self.fetch_template(template, progress)?,
-            Action::Hold(order) => disk(&|| self.hold(order))?,
+            Action::Hold(order) => {
+                self.ask_early(order);
+                disk(&|| self.hold(order))?;
+            }
             Action::MakeDisk => disk(&|| Ok(self.make_disk(id)?))?,
             Action::CheckDisk => disk(&|| self.check_disk(id))?,
             Action::GrowDisk(size) => disk(&|| self.grow_disk(id, *size))?,
             Action::Mount(order) => disk(&|| Ok(self.mount_root(order)?))?,
-            Action::Create(order) => self.create_and_ask(order)?,
+            Action::Create(order) => {
+                self.ask_early(order);
+                self.create(order)?;
+            }
             Action::Attach(order) => self.attach_link(order)?,
             Action::Start => self.start(id)?,
             Action::SetLimits(limits) => self.set_limits(id, *limits)?,

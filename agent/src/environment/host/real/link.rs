@@ -1,8 +1,9 @@
-//! The link of an environment. Who has its addresses is asked while its container is made: the question has to be listened to for half a
-//! second, and neither needs the other.
+//! The link of an environment. Who has its addresses is asked while its disk, root and container are made: the answers have to be waited
+//! for, and nothing of that needs them.
 
 use std::net::IpAddr;
 use std::sync::PoisonError;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,27 +12,27 @@ use lodge_network::{LinkSpec, Presence};
 
 use super::Real;
 
-/// That nobody has them is good for this long.
+/// That nobody has them is good for this long after it was asked.
 const GOOD_FOR: Duration = Duration::from_secs(5);
 
-/// Addresses that nobody answered for, and when that was.
+/// A question, and when it was asked first.
 #[derive(Debug)]
-pub(super) struct Unclaimed {
+pub(super) struct Question {
     addresses: Vec<IpAddr>,
     at: Instant,
+    answer: JoinHandle<Result<()>>,
 }
 
 impl Real {
-    /// Make its container and ask for its addresses meanwhile. An answer is told by `attach_link`, which then asks again.
-    pub(super) fn create_and_ask(&self, order: &Assignment) -> Result<()> {
-        std::thread::scope(|scope| {
-            let asked = scope.spawn(|| ask(order));
-            let created = self.create(order);
-            if let Ok(Ok(unclaimed)) = asked.join() {
-                self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).insert(order.id, unclaimed);
-            }
-            created
-        })
+    /// Ask who has its addresses, unless that was done a moment ago.
+    pub(super) fn ask_early(&self, order: &Assignment) {
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        if !questions.get(&order.id).is_some_and(|question| question.is_good_for(order)) {
+            let addresses = addresses(order);
+            let asked = addresses.clone();
+            let answer = std::thread::spawn(move || ask(&asked));
+            questions.insert(order.id, Question { addresses, at: Instant::now(), answer });
+        }
     }
 
     /// Connect it, unless somebody has its addresses.
@@ -45,28 +46,28 @@ impl Real {
 
     /// Nobody has its addresses, as was found a moment ago or is found now.
     pub(super) fn need_addresses(&self, order: &Assignment) -> Result<()> {
-        let known = self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.id);
-        match known.is_some_and(|known| known.is_good_for(order)) {
-            true => Ok(()),
-            false => ask(order).map(drop),
+        let question = self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.id);
+        // Whoever answered then may be gone now.
+        match question.filter(|question| question.is_good_for(order)).map(|question| question.answer.join()) {
+            Some(Ok(Ok(()))) => Ok(()),
+            _ => ask(&addresses(order)),
         }
     }
 }
 
-impl Unclaimed {
+impl Question {
     fn is_good_for(&self, order: &Assignment) -> bool {
         self.at.elapsed() < GOOD_FOR && self.addresses == addresses(order)
     }
 }
 
-/// Its addresses are nobody's.
-fn ask(order: &Assignment) -> Result<Unclaimed> {
-    let addresses = addresses(order);
-    let taken = lodge_network::probe(&addresses).context("asking who has its addresses")?;
+/// These addresses are nobody's.
+fn ask(addresses: &[IpAddr]) -> Result<()> {
+    let taken = lodge_network::probe(addresses).context("asking who has its addresses")?;
     if let Some(taken) = taken.first() {
         bail!("address {} is in use: {} answers for it", taken.address, taken.mac);
     }
-    Ok(Unclaimed { addresses, at: Instant::now() })
+    Ok(())
 }
 
 fn addresses(order: &Assignment) -> Vec<IpAddr> {
@@ -84,11 +85,15 @@ mod tests {
     fn an_answer_is_good_for_the_same_addresses_and_not_for_long() {
         let mut order = stage::order(Want::Running, 1);
         order.addresses = vec![Address { ip: [10, 0, 0, 5].into(), prefix: 24, gateway: None }];
-        let unclaimed = |ago: Duration| Unclaimed { addresses: addresses(&order), at: Instant::now() - ago };
-        assert!(unclaimed(Duration::ZERO).is_good_for(&order));
-        assert!(!unclaimed(GOOD_FOR).is_good_for(&order));
+        let (asked, now) = (addresses(&order), Instant::now());
+        let question = |ago: Duration| {
+            let answer = std::thread::spawn(|| Ok(()));
+            Question { addresses: asked.clone(), at: now - ago, answer }
+        };
+        assert!(question(Duration::ZERO).is_good_for(&order));
+        assert!(!question(GOOD_FOR).is_good_for(&order));
         let mut other = order.clone();
         other.addresses[0].ip = [10, 0, 0, 6].into();
-        assert!(!unclaimed(Duration::ZERO).is_good_for(&other));
+        assert!(!question(Duration::ZERO).is_good_for(&other));
     }
 }

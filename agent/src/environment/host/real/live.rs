@@ -109,7 +109,8 @@ impl Real {
             .arguments([images])
             .run()
             .context("comparing the processors of both nodes")?;
-        self.create_and_ask(order)?;
+        self.ask_early(order);
+        self.create(order)?;
         self.need_addresses(order)?;
         self.end_stub(id)?;
         let (work, root) = (self.work(id), self.layout.on_node(id).join(ROOT));
