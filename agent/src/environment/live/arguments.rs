@@ -15,7 +15,8 @@ pub const CONSOLE: &str = "/dev/console";
 const DEVICES: [&str; 9] =
     [CONSOLE, "/dev/full", "/dev/fuse", "/dev/net/tun", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
 /// Where watched files are looked for by number, when the overlay cannot tell their names.
-const SCANNED: [&str; 5] = ["/etc", "/usr/share/dbus-1", "/usr/local/share", "/usr/lib/systemd", "/var/lib"];
+/// The time zones are among them because a watch on the link `/etc/localtime` is one on the file behind it after the first move.
+const SCANNED: [&str; 6] = ["/etc", "/usr/share/zoneinfo", "/usr/share/dbus-1", "/usr/local/share", "/usr/lib/systemd", "/var/lib"];
 /// Seconds until all processes must have stopped.
 const STOP_LIMIT: &str = "60";
 
@@ -180,8 +181,9 @@ mod tests {
              dump.log -v2 --root /run/lodge/environments/7/root --action-script /usr/lib/lodge/agent --tcp-established --ext-unix-sk \
              --file-locks --manage-cgroups=soft --link-remap --network-lock nftables --timeout 60 --freeze-cgroup \
              /sys/fs/cgroup/env/7 --external mnt[/dev/console]:/dev/console --external mnt[/dev/null]:/dev/null --external \
-             mnt[/proc/stat]:/proc/stat --external tty[8803:1e] --irmap-scan-path /etc --irmap-scan-path /usr/share/dbus-1 \
-             --irmap-scan-path /usr/local/share --irmap-scan-path /usr/lib/systemd --irmap-scan-path /var/lib"
+             mnt[/proc/stat]:/proc/stat --external tty[8803:1e] --irmap-scan-path /etc --irmap-scan-path /usr/share/zoneinfo \
+             --irmap-scan-path /usr/share/dbus-1 --irmap-scan-path /usr/local/share --irmap-scan-path /usr/lib/systemd \
+             --irmap-scan-path /var/lib"
         );
     }
 

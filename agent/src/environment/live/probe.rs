@@ -12,8 +12,11 @@ const NAMESPACES: [&str; 7] = ["user", "pid_for_children", "net", "mnt", "ipc", 
 /// Bytes of memory of its own. They are written while it stands still: with more, a restart is shorter.
 const LARGEST: u64 = 1 << 30;
 
-/// Part of systemd's manager of a user who is logged in. criu 4.1 writes it down and then cannot let it go on.
-const LOGGED_IN: &str = "(sd-pam)";
+/// The PAM session of a user's systemd. Its program is one that systemd holds open by name alone (`O_PATH`); criu 4.1 takes both for the
+/// same open file, and the kernel refuses that as a program.
+const PAM_SESSION: &str = "(sd-pam)";
+const PAM_WORDS: &str = "somebody's systemd --user holds a PAM session, which criu cannot let go on; without PAMName= in user@.service, as in \
+                         the template debian-13, it can";
 
 /// What matters of one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +38,8 @@ pub fn obstacle(init: i32, processes: &BTreeMap<i32, Process>, memory: u64) -> O
     let Some(own) = processes.get(&init) else { return Some("its init has ended".into()) };
     processes.iter().filter(|(pid, _)| **pid != init).find_map(|(pid, process)| {
         let name = &process.name;
-        if name == LOGGED_IN {
-            return Some("somebody is logged in, and systemd manages the session (systemd --user)".to_owned());
+        if name == PAM_SESSION {
+            return Some(PAM_WORDS.to_owned());
         }
         if let Some(kind) = NAMESPACES.into_iter().find(|kind| process.namespaces.get(kind) != own.namespaces.get(kind)) {
             let kind = kind.trim_end_matches("_for_children");
@@ -83,7 +86,7 @@ mod tests {
         assert!(nested.contains("bash (process 72") && nested.contains("(net)"), "{nested}");
         assert!(said(&|all| all.get_mut(&71).unwrap().parent = 4, 0).unwrap().contains("lodge env exec"));
         assert!(said(&|all| drop(all.remove(&70)), 0).unwrap().contains("init has ended"));
-        assert!(said(&|all| all.get_mut(&72).unwrap().name = "(sd-pam)".into(), 0).unwrap().contains("logged in"));
+        assert!(said(&|all| all.get_mut(&72).unwrap().name = "(sd-pam)".into(), 0).unwrap().contains("PAMName="));
         assert!(said(&|_| (), 2 << 30).unwrap().contains("2048 MiB"));
     }
 

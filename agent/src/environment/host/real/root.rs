@@ -124,6 +124,8 @@ fn overlay(lower: &Path, private: &Path) -> Result<Tree> {
         ("workdir", &work),
         ("redirect_dir", "on"),
         ("index", "off"),
+        // A file has one number, whoever asks: criu finds watched files by it.
+        ("xino", "on"),
     ];
     Tree::new("overlay", &options, false, Trust::SetId)
 }
