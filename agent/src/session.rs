@@ -370,6 +370,7 @@ mod tests {
             last_exit: String::new(),
             restarts_done: 0,
             checkpoint: None,
+            mended: String::new(),
         }
     }
 

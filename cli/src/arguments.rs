@@ -4,6 +4,7 @@ pub mod drain;
 pub mod environment;
 pub mod failover;
 pub mod hosting;
+pub mod repair;
 pub mod rolling;
 
 use clap::{Args, Parser, Subcommand};

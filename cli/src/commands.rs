@@ -4,6 +4,7 @@ mod drain;
 mod environment;
 mod failover;
 mod hosting;
+mod repair;
 mod rolling;
 mod session;
 

@@ -32,6 +32,10 @@ pub enum Goal {
     Gone,
     /// None of its tasks is going on.
     Idle,
+    /// Its repair environment runs.
+    Repair,
+    /// It is not under repair any more, and runs.
+    Repaired,
 }
 
 /// How it stands.
@@ -70,13 +74,21 @@ pub fn look(name: &str, goal: Goal, view: Option<&EnvironmentView>) -> Standing 
         Goal::Stopped => matches!(view.phase, Phase::Stopped | Phase::Ended),
         Goal::Gone => false,
         Goal::Idle => return idle(name, view),
+        Goal::Repair => view.phase == Phase::Running && view.repair.as_ref().is_some_and(|repair| repair.open && !repair.ends),
+        Goal::Repaired => view.phase == Phase::Running && view.repair.is_none(),
     };
     match (reached, goal, view.phase) {
         (true, ..) => Standing::Reached(view::environment_line(view)),
-        (false, Goal::Running | Goal::RunningAfter(_), Phase::Ended) => Standing::Never(view::environment_line(view)),
-        (false, Goal::Running | Goal::RunningAfter(_) | Goal::Stopped, Phase::Destroying) => {
-            Standing::Never(format!("{name} is being removed"))
+        (false, Goal::Repair, _) if view.repair.is_none() => {
+            Standing::Never(format!("{name} is not repaired: {}", view::environment_line(view)))
         }
+        (false, Goal::Repaired, Phase::Stopped) => {
+            Standing::Never(format!("the repair of {name} does not end: {}", view::environment_line(view)))
+        }
+        (false, Goal::Running | Goal::RunningAfter(_) | Goal::Repair | Goal::Repaired, Phase::Ended) => {
+            Standing::Never(view::environment_line(view))
+        }
+        (false, _, Phase::Destroying) => Standing::Never(format!("{name} is being removed")),
         (false, ..) => Standing::NotYet(view::environment_line(view)),
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use futures_util::stream;
 use lodge_model::environment::spec::{Change, Spec};
 use lodge_model::environment::view::{
-    CloneOrder, EnvironmentView, Labels, Pool, PoolView, SnapshotOrder, SnapshotView, TemplateView, UserOrder, UserToken,
-    UserView,
+    CloneOrder, EnvironmentView, Labels, Pool, PoolView, RepairEnd, RepairOrder, SnapshotOrder, SnapshotView, TemplateView,
+    UserOrder, UserToken, UserView,
 };
 use lodge_model::timing;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -120,6 +120,16 @@ impl Center {
     pub async fn rollback(&self, name: &str, snapshot: &str) -> Result<(), Error> {
         let path = ["environments", name, "snapshots", snapshot, "rollback"];
         self.send(self.request(Method::POST, &path, MARGIN)).await.map(drop)
+    }
+
+    /// `POST /environments/{name}/repair`.
+    pub async fn repair(&self, name: &str, order: &RepairOrder) -> Result<(), Error> {
+        self.post_only(&["environments", name, "repair"], order).await
+    }
+
+    /// `POST /environments/{name}/repair/finish`.
+    pub async fn finish_repair(&self, name: &str, end: RepairEnd) -> Result<(), Error> {
+        self.post_only(&["environments", name, "repair", "finish"], &end).await
     }
 
     /// `POST /environments/{name}/clone`.

@@ -22,6 +22,8 @@ use crate::idmap::IdMap;
 pub enum Trust {
     /// Set-id programs work: the root of an environment, whose ids are mapped.
     SetId,
+    /// Programs can be executed, and set-id marks mean nothing: a root that is nobody's now.
+    Programs,
     /// Nothing of it can be executed, and set-id marks mean nothing: layers.
     Data,
 }
@@ -77,7 +79,8 @@ impl Tree {
 fn flags(read_only: bool, trust: Trust) -> MountAttrFlags {
     let mut flags = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME;
     flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
-    flags.set(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC, trust == Trust::Data);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NOSUID, trust != Trust::SetId);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, trust == Trust::Data);
     flags
 }
 

@@ -144,7 +144,8 @@ impl Inner {
             }
             Action::Mount(order) => {
                 assert!(matches!(found.disk, Disk::Ready { .. }), "an unchecked disk is not mounted");
-                assert!(self.templates.contains(&order.template.digest), "a template is fetched first");
+                let mut needed = order.templates();
+                assert!(needed.all(|template| self.templates.contains(&template.digest)), "templates are fetched first");
                 assert_eq!(found.held.as_ref().map(|held| held.epoch), Some(order.epoch), "held before it is mounted");
                 found.mounts = if is_half { Mounts::Partly } else { Mounts::Whole };
             }
@@ -252,11 +253,12 @@ impl Host for Fake {
         Ok(Counts { mounts: u32::try_from(mounts)?, ..Counts::default() })
     }
 
-    fn look(&self, id: EnvironmentId, template: Option<&TemplateRef>) -> anyhow::Result<Found> {
+    fn look(&self, id: EnvironmentId, templates: &[&TemplateRef]) -> anyhow::Result<Found> {
         let inner = self.inner();
         let found = inner.here.get(&id).cloned().unwrap_or_default();
-        let has_template = template.is_some_and(|template| inner.templates.contains(&template.digest));
-        Ok(Found { template: has_template, left: left(&found), ..found })
+        let ordered = templates.iter().map(|template| &template.digest);
+        let here = ordered.filter(|digest| inner.templates.contains(digest)).cloned().collect();
+        Ok(Found { templates: here, left: left(&found), ..found })
     }
 
     fn perform(&self, id: EnvironmentId, action: &Action, _: &dyn Progress) -> Result<(), StepError> {

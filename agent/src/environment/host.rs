@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 
 use lodge_model::drain::Counts;
 use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
-use lodge_model::ids::EnvironmentId;
+use lodge_model::ids::{Digest, EnvironmentId};
 
 /// A node that environments run on. The implementation knows the node's id and boot id, and remembers nothing of environments.
 pub trait Host: Send + Sync + 'static {
@@ -37,8 +37,8 @@ pub trait Host: Send + Sync + 'static {
     /// device on its disk, a link, a container. Asks only the node's own kernel and `/run`, never the share: it must not hang.
     fn list(&self) -> anyhow::Result<BTreeSet<EnvironmentId>>;
 
-    /// What is found of one; as `list`, it must not hang. `template` is the one it is ordered to have.
-    fn look(&self, id: EnvironmentId, template: Option<&TemplateRef>) -> anyhow::Result<Found>;
+    /// What is found of one; as `list`, it must not hang. `templates` are those that it is ordered to have.
+    fn look(&self, id: EnvironmentId, templates: &[&TemplateRef]) -> anyhow::Result<Found>;
 
     /// Do one step. May take as long as the share takes.
     fn perform(&self, id: EnvironmentId, action: &Action, progress: &dyn Progress) -> Result<(), StepError>;
@@ -83,8 +83,8 @@ pub enum StepError {
 pub struct Found {
     /// The order it was taken with (kept by `Hold` in `/run/lodge/environments/<id>`), as long as `Release` is not through.
     pub held: Option<Assignment>,
-    /// The ordered template is in this node's cache, whole and checked.
-    pub template: bool,
+    /// Those of the ordered templates that are in this node's cache, whole and checked.
+    pub templates: BTreeSet<Digest>,
     /// Its disk.
     pub disk: Disk,
     /// Its mounts.
@@ -103,6 +103,8 @@ pub struct Found {
     pub oom_kills: u64,
     /// The epoch that a whole checkpoint has been made of on this node.
     pub kept: Option<u64>,
+    /// What was mended of its file system before it was opened for repair, as e2fsck tells it.
+    pub mended: String,
     /// Everything of it that is on this node, in words: `loop device /dev/loop3`… Empty: nothing is left.
     pub left: Vec<String>,
 }

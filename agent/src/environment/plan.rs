@@ -195,7 +195,9 @@ fn goal<'a>(facts: &Facts<'a>, notes: &mut Notes) -> Goal<'a> {
         return Goal::Down(how);
     }
     notes.clean &= !found.left.is_empty();
-    let is_other = |held: &Assignment| held.template.digest != order.template.digest || held.id_base != order.id_base;
+    let is_other = |held: &Assignment| {
+        (&held.template.digest, held.id_base, &held.beside) != (&order.template.digest, order.id_base, &order.beside)
+    };
     if !runs && (notes.clean || held.is_some_and(is_other)) {
         return Goal::Down(how);
     }
@@ -204,22 +206,24 @@ fn goal<'a>(facts: &Facts<'a>, notes: &mut Notes) -> Goal<'a> {
 
 fn up(facts: &Facts, order: &Assignment, notes: &Notes) -> Next {
     let found = facts.found;
+    let lacks = order.templates().find(|template| !found.templates.contains(&template.digest));
+    let lacks = lacks.filter(|_| found.mounts != Mounts::Whole);
     let order = || Box::new(order.clone());
-    Next::Do(match (found.container, found.disk) {
+    Next::Do(match (found.container, lacks, found.disk) {
         _ if found.frozen => Action::Thaw,
         _ if found.kept.is_some() => Action::Forget,
-        (Container::Running { .. }, _) => return adjust(found, &order()),
-        (Container::Created { pid }, _) if facts.memory.attached == Some(pid) => Action::Start,
-        (Container::Created { .. }, _) => Action::Attach(order()),
+        (Container::Running { .. }, ..) => return adjust(found, &order()),
+        (Container::Created { pid }, ..) if facts.memory.attached == Some(pid) => Action::Start,
+        (Container::Created { .. }, ..) => Action::Attach(order()),
         _ if found.processes > 0 => Action::Kill,
-        (Container::Ended { .. }, _) => Action::Delete,
+        (Container::Ended { .. }, ..) => Action::Delete,
         _ if found.link => Action::Detach,
-        _ if !found.template && found.mounts != Mounts::Whole => Action::FetchTemplate(order().template),
-        (_, Disk::No) => Action::Hold(order()),
+        (_, Some(template), _) => Action::FetchTemplate(template.clone()),
+        (.., Disk::No) => Action::Hold(order()),
         _ if found.held.as_ref() != Some(&*order()) => Action::Hold(order()),
-        (_, Disk::Blank) => Action::MakeDisk,
-        (_, Disk::Unchecked) => Action::CheckDisk,
-        (_, Disk::Ready { size }) if pages(size) < pages(order().disk) => Action::GrowDisk(order().disk),
+        (.., Disk::Blank) => Action::MakeDisk,
+        (.., Disk::Unchecked) => Action::CheckDisk,
+        (.., Disk::Ready { size }) if pages(size) < pages(order().disk) => Action::GrowDisk(order().disk),
         _ if found.mounts != Mounts::Whole => Action::Mount(order()),
         _ if live::resumes(&order(), notes) => Action::Restore(order()),
         _ => match notes.not_before.filter(|time| *time > facts.now) {
@@ -363,6 +367,7 @@ fn report(facts: &Facts, notes: &Notes, goal: &Goal, next: &Next) -> Option<Repo
         last_exit: notes.last_exit.clone(),
         restarts_done: notes.started_for,
         checkpoint: live::said(facts, notes),
+        mended: found.mended.clone(),
     })
 }
 

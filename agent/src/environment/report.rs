@@ -91,6 +91,7 @@ mod tests {
             last_exit: String::new(),
             restarts_done: 0,
             checkpoint: None,
+            mended: String::new(),
         };
         let task = |outcome| TaskReport { id: TaskId(Uuid::from_u128(2)), outcome };
         let reports = |state, memory, outcome| Reports {

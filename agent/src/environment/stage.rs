@@ -43,6 +43,7 @@ pub fn order(want: Want, epoch: u64) -> Assignment {
         restart: Restart::OnFailure,
         restarts_asked: 0,
         resume: None,
+        beside: None,
     }
 }
 

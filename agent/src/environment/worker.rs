@@ -210,8 +210,8 @@ impl Worker {
     }
 
     fn try_turn(&mut self, now: Duration) -> Result<Turn> {
-        let template = self.order.as_ref().map(|order| &order.template);
-        let found = self.around.host.look(self.id, template).context("looking at what is on this node")?;
+        let templates: Vec<_> = self.order.iter().flat_map(Assignment::templates).collect();
+        let found = self.around.host.look(self.id, &templates).context("looking at what is on this node")?;
         let status = self.status(&found);
         let plan = plan(&Facts {
             order: self.order.as_ref(),

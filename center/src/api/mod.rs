@@ -9,6 +9,7 @@ mod node;
 mod openapi;
 mod operator;
 mod pools;
+mod repair;
 mod rolling;
 mod sessions;
 mod snapshots;
@@ -89,6 +90,8 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(snapshots::remove))
         .routes(routes!(snapshots::rollback))
         .routes(routes!(snapshots::clone))
+        .routes(routes!(repair::begin))
+        .routes(routes!(repair::finish))
         .routes(routes!(users::list, users::add))
         .routes(routes!(users::show, users::change, users::remove))
         .routes(routes!(users::add_token, users::revoke))

@@ -125,8 +125,19 @@ pub fn give_all_back(tx: &Tx, environment: &Environment) -> Result<(), Fault> {
     let mut keys =
         vec![name_key(&environment.spec.name), format!("mac/{}", environment.mac), format!("ids/{}", environment.id_range)];
     keys.extend(environment.addresses.iter().map(|address| address_key(address.ip)));
+    give_back(tx, keys, environment.id)?;
+    give_repair_back(tx, environment)
+}
+
+/// Give the addresses back that are its repair environment's own.
+pub fn give_repair_back(tx: &Tx, environment: &Environment) -> Result<(), Fault> {
+    let own = environment.repair.iter().filter_map(|repair| repair.addresses.as_ref()).flat_map(|own| &own.addresses);
+    give_back(tx, own.map(|address| address_key(address.ip)).collect(), environment.id)
+}
+
+fn give_back(tx: &Tx, keys: Vec<String>, of: EnvironmentId) -> Result<(), Fault> {
     for key in keys {
-        if tx.get::<Claim>(&key)?.is_some_and(|claim| claim.environment == environment.id) {
+        if tx.get::<Claim>(&key)?.is_some_and(|claim| claim.environment == of) {
             tx.delete::<Claim>(&key)?;
         }
     }

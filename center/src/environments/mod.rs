@@ -13,6 +13,7 @@
 //! | `addresses.rs`, `quota.rs` | pools, hardware addresses, id ranges; limits of users; pure |
 //! | `claims.rs` | what is unique in the cluster, taken and given back |
 //! | `drain/` | moves, drains, certificates |
+//! | `repair/` | a clean system with an environment's files beside it |
 //! | `reconcile.rs` | reads all, settles, writes, refreshes orders |
 //! | `request.rs`, `snapshots.rs`, `pools.rs` | what operators and users ask for |
 //! | `report.rs` | what nodes say |
@@ -30,6 +31,7 @@ pub mod quota;
 pub mod reach;
 pub mod reconcile;
 pub mod records;
+pub mod repair;
 pub mod report;
 pub mod request;
 pub mod rolling;

@@ -4,6 +4,7 @@ use lodge_model::environment::order::{State, Want};
 use lodge_model::environment::view::Phase;
 
 use super::records::{Disk, Environment, Goal, Place};
+use super::repair;
 
 /// Its phase, and what it waits for or why it is not as wanted; an empty reason when all is well. `silent` says why nobody knows how
 /// its node is, and is empty where the node is heard.
@@ -38,8 +39,9 @@ fn placed(environment: &Environment, place: &Place) -> (Phase, String) {
         (Want::Suspended | Want::Stopped | Want::Killed, Some(State::Failed)) => (Phase::Failed, problem),
         (Want::Suspended | Want::Stopped | Want::Killed, _) if environment.goal == Goal::Running => {
             let to = environment.moving.as_ref().and_then(|moving| moving.to.as_ref());
-            let next =
-                to.map_or("it is started again as soon as it has shut down".to_owned(), |(_, to)| format!("it moves to {to}"));
+            let next = to.map(|(_, to)| format!("it moves to {to}"));
+            let next = next.or_else(|| repair::next(environment).map(str::to_owned));
+            let next = next.unwrap_or_else(|| "it is started again as soon as it has shut down".to_owned());
             (Phase::Stopping, or(problem, &next))
         }
         (Want::Stopped | Want::Killed, Some(State::Ended)) if environment.goal == Goal::Ended => {

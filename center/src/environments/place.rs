@@ -169,9 +169,8 @@ pub fn choose(rooms: &[Room], demand: &Demand) -> Result<usize, String> {
 /// Whether no other node could ever take it, whatever happened to their load and health: it is the only worker, or the only one that
 /// has what the environment asks for.
 pub fn is_hopeless(rooms: &[Room], demand: &Demand) -> bool {
-    let spec = &demand.environment.spec;
     !rooms.iter().any(|room| {
-        let is_named = spec.node.as_ref().is_none_or(|name| *name == room.name);
+        let is_named = demand.environment.only_on().is_none_or(|name| *name == room.name);
         room.is_worker && demand.leaves != Some(room.node) && is_named && !lacks_label(room, demand.environment)
     })
 }
@@ -203,7 +202,7 @@ fn refusal(room: &Room, demand: &Demand) -> Option<Refusal> {
     let runs = !demand.removal;
     Some(if !room.is_worker {
         Refusal::NotWorker
-    } else if runs && spec.node.as_ref().is_some_and(|name| *name != room.name) {
+    } else if runs && environment.only_on().is_some_and(|name| *name != room.name) {
         Refusal::NotWanted
     } else if runs && lacks_label(room, environment) {
         Refusal::Label
@@ -248,11 +247,12 @@ fn gave_back(room: &Room, demand: &Demand) -> bool {
 /// The reasons of all nodes that were worth asking, the commonest kind first.
 fn explain(refusals: &[(Refusal, &Room)], demand: &Demand) -> String {
     let spec = &demand.environment.spec;
+    let only_on = demand.environment.only_on();
     let leaves = refusals.iter().find(|(refusal, _)| *refusal == Refusal::Leaves).map(|(_, room)| room.name.as_str());
     let is_asked = |refusal: &Refusal| !matches!(refusal, Refusal::NotWorker | Refusal::Leaves);
     let asked: Vec<_> = refusals.iter().filter(|(refusal, _)| is_asked(refusal)).collect();
-    if let Some(leaves) = leaves.filter(|leaves| asked.is_empty() || spec.node.as_deref() == Some(*leaves)) {
-        return match &spec.node {
+    if let Some(leaves) = leaves.filter(|leaves| asked.is_empty() || only_on == Some(*leaves)) {
+        return match only_on {
             Some(node) => format!("the only node it may run on is {node}, which it is to leave"),
             None => format!("there is no other worker than {leaves}"),
         };
@@ -264,7 +264,7 @@ fn explain(refusals: &[(Refusal, &Room)], demand: &Demand) -> String {
         asked.iter().filter(|(refusal, _)| !matches!(refusal, Refusal::NotWanted | Refusal::Label)).collect();
     if suitable.is_empty() {
         let labels: Vec<String> = spec.node_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        return match &spec.node {
+        return match only_on {
             Some(node) if labels.is_empty() => format!("the only node it may run on is {node}, which is no worker here"),
             Some(node) => format!("the only node it may run on is {node}, and it needs the labels {}", labels.join(", ")),
             None => format!("no worker has the labels {}", labels.join(", ")),

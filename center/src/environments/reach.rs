@@ -63,7 +63,7 @@ pub fn orders(cluster: &Cluster) -> BTreeMap<NodeId, Vec<Reach>> {
         orders.entry(*by).or_default().push(Reach {
             id: environment.id,
             epoch: environment.epoch,
-            addresses: environment.addresses.iter().map(|address| address.ip).collect(),
+            addresses: environment.addresses_now().0.iter().map(|address| address.ip).collect(),
             mac: environment.mac.clone(),
         });
     }

@@ -102,6 +102,10 @@ pub fn save(tx: &Tx, environment: &mut Environment, before: Option<&Environment>
     environment.version = next_version(tx)?;
     tx.put(environment)?;
     tx.show();
+    if let Some(before) = before.filter(|before| before.repair.is_some() && environment.repair.is_none()) {
+        claims::give_repair_back(tx, before)?;
+        log(tx, environment, &format!("{} is not under repair any more", environment.spec.name), now)?;
+    }
     if before.is_none_or(|before| before.phase != environment.phase) {
         log(tx, environment, &sentence(environment), now)?;
     }
@@ -160,7 +164,8 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
     let mut coming: BTreeMap<NodeId, BTreeMap<Digest, TemplateRef>> = BTreeMap::new();
     for environment in cluster.environments.values() {
         if let Some((to, _)) = environment.moving.as_ref().and_then(|moving| moving.to.as_ref()) {
-            coming.entry(*to).or_default().insert(environment.template.digest.clone(), environment.template.clone());
+            let needed = coming.entry(*to).or_default();
+            needed.extend(environment.templates().map(|template| (template.digest.clone(), template.clone())));
         }
     }
     let fencing = Fencing::of(&nodes, &incident::open(tx)?, cluster.settings.patience);
@@ -189,25 +194,27 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
 fn assignment(environment: &Environment) -> Option<Assignment> {
     let place = environment.place.as_ref()?;
     let spec = &environment.spec;
+    let (addresses, dns) = environment.addresses_now();
     Some(Assignment {
         id: environment.id,
-        name: spec.name.clone(),
+        name: environment.host_name(),
         epoch: environment.epoch,
         boot: place.boot,
         want: place.want,
-        template: environment.template.clone(),
+        template: environment.template_now().clone(),
         disk: spec.disk,
         memory: spec.memory,
         cpu_millis: spec.cpu_millis,
         tasks_max: lodge_model::environment::spec::tasks_max(spec.memory),
         id_base: id_base(environment.id_range),
         mac: environment.mac.clone(),
-        addresses: environment.addresses.clone(),
-        dns: environment.dns.clone(),
-        ssh_keys: spec.ssh_keys.clone(),
+        addresses: addresses.to_vec(),
+        dns: dns.to_vec(),
+        ssh_keys: environment.ssh_keys(),
         restart: spec.restart,
         restarts_asked: environment.restarts_asked,
         resume: moves::resumes(environment),
+        beside: environment.beside(),
     })
 }
 

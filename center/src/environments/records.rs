@@ -11,6 +11,7 @@ use lodge_model::ids::{BootId, EnvironmentId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use super::reach::Check;
+use super::repair::Repair;
 use crate::store::Record;
 
 /// An environment.
@@ -71,6 +72,9 @@ pub struct Environment {
     /// It has moved, and is to be reached.
     #[serde(default)]
     pub check: Option<Check>,
+    /// It is repaired.
+    #[serde(default)]
+    pub repair: Option<Repair>,
     /// Number of its last change, among all changes of environments.
     pub version: u64,
 }

@@ -53,6 +53,9 @@ fn environment(tx: &Tx, world: &World, node: NodeId, said: &Heartbeat, report: &
         State::Ended | State::Released | State::Destroyed => tx.replan(),
         _ => {}
     }
+    if let Some(repair) = environment.repair.as_mut().filter(|_| !told.mended.is_empty()) {
+        repair.mended.clone_from(&told.mended);
+    }
     environment.report = Some(told);
     (environment.phase, environment.reason) = phase::of(&environment, "");
     reconcile::save(tx, &mut environment, Some(&before), now)

@@ -89,6 +89,7 @@ pub fn new(
         moving: None,
         moves: Vec::new(),
         check: None,
+        repair: None,
         version: 0,
     })
 }
@@ -224,7 +225,7 @@ fn aim(
     finish(tx, world, &before, environment, now)
 }
 
-fn finish(
+pub(super) fn finish(
     tx: &Tx,
     world: &World,
     before: &Environment,

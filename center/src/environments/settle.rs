@@ -16,7 +16,7 @@ use super::drain::{Drain, judge, moves, view};
 use super::place::{self, Demand, Room};
 use super::records::{Disk, Environment, GivenBack, Goal, Place, Task};
 use super::rolling::{Rolling, carry_on::carry_on};
-use super::{phase, reach};
+use super::{phase, reach, repair};
 
 /// Everything that is settled.
 pub struct Cluster {
@@ -77,6 +77,7 @@ pub fn settle(cluster: &mut Cluster, now: Timestamp) -> Vec<EnvironmentId> {
     let known = &cluster.environments;
     cluster.tasks.retain(|_, task| task.about().iter().all(|id| known.contains_key(id)));
     release_tasks(cluster);
+    repair::follow(cluster);
     moves::reserve(cluster, now);
     place_all(cluster, now);
     home_tasks(cluster);
@@ -194,6 +195,10 @@ enum Hold {
     Only(NodeId),
 }
 
+fn is_kept_by(cluster: &Cluster, environment: EnvironmentId, snapshot: &str) -> bool {
+    cluster.environments.get(&environment).is_some_and(|environment| environment.is_kept_by(snapshot))
+}
+
 fn holds(cluster: &Cluster) -> BTreeMap<EnvironmentId, Hold> {
     let mut holds = BTreeMap::new();
     for task in cluster.tasks.values().filter(|task| task.is_open()) {
@@ -205,6 +210,13 @@ fn holds(cluster: &Cluster) -> BTreeMap<EnvironmentId, Hold> {
             TaskKind::Clone { from, to } => {
                 holds.insert(*to, Hold::Wait("its disk is being copied".to_owned()));
                 from
+            }
+            TaskKind::Snapshot { environment, snapshot } if is_kept_by(cluster, *environment, snapshot) => {
+                holds.insert(
+                    *environment,
+                    Hold::Wait(format!("its disk is being kept as snapshot {snapshot} before its repair")),
+                );
+                continue;
             }
             TaskKind::Snapshot { environment, .. } | TaskKind::RemoveSnapshot { environment, .. } => environment,
             TaskKind::ImportTemplate { .. } | TaskKind::RemoveTemplate { .. } => continue,
@@ -301,6 +313,9 @@ fn home(
     let place = environment.and_then(|environment| environment.place.as_ref());
     match (&task.what, place) {
         (TaskKind::Rollback { .. }, Some(_)) => return None,
+        (TaskKind::Snapshot { snapshot, .. }, Some(_)) if environment.is_some_and(|one| one.is_kept_by(snapshot)) => {
+            return None;
+        }
         (_, Some(place)) => return Some((place.node, place.boot)),
         (_, None) => {}
     }

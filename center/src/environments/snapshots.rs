@@ -109,7 +109,8 @@ pub fn clone(
     view::one(tx, world, &to)
 }
 
-fn with_disk(environment: Environment) -> Result<Environment, Fault> {
+/// An environment that has a disk; refused where it has none.
+pub(super) fn with_disk(environment: Environment) -> Result<Environment, Fault> {
     let has_disk = environment.epoch > 0 || environment.disk == Disk::Copied;
     if has_disk {
         return Ok(environment);

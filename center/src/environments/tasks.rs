@@ -6,8 +6,8 @@ use lodge_model::environment::order::{TaskKind, TaskOutcome};
 use lodge_model::environment::view::TaskView;
 use lodge_model::ids::{EnvironmentId, TaskId};
 
-use super::reconcile;
 use super::records::{Disk, Environment, Snapshot, Task};
+use super::{reconcile, repair};
 use crate::fault::Fault;
 use crate::store::Tx;
 use crate::templates;
@@ -71,7 +71,10 @@ fn tell(tx: &Tx, about: EnvironmentId, task: &Task, now: Timestamp) -> Result<()
     if let TaskOutcome::Failed { error } = &task.outcome {
         reconcile::log(tx, &environment, &format!("{name}: {what} has failed: {error}"), now)?;
         let failed = TaskView { what, outcome: task.outcome.clone() };
-        return change(tx, about, now, |environment| environment.failed = vec![failed.clone()]);
+        return change(tx, about, now, |environment| {
+            repair::has_failed(environment, &task.what);
+            environment.failed = vec![failed];
+        });
     }
     reconcile::log(tx, &environment, &format!("{name}: {what} is done"), now)
 }

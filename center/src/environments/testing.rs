@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::place::{Held, Room};
 use super::records::{Disk, Environment, Goal, Place};
+use super::repair::Repair;
 use crate::testing::at;
 
 pub fn environment_id(number: u128) -> EnvironmentId {
@@ -74,6 +75,7 @@ pub fn environment(name: &str, number: u32) -> Environment {
         moving: None,
         moves: vec![],
         check: None,
+        repair: None,
         version: 0,
     }
 }
@@ -93,6 +95,7 @@ pub fn report(environment: &Environment, state: State) -> Report {
         last_exit: String::new(),
         restarts_done: environment.restarts_asked,
         checkpoint: None,
+        mended: String::new(),
     }
 }
 
@@ -114,5 +117,21 @@ pub fn room(number: u128, mib: u64) -> Room {
         cpu_millis: 2000,
         labels: BTreeMap::new(),
         held: Held::default(),
+    }
+}
+
+pub fn repair(environment: &Environment) -> Repair {
+    Repair {
+        template: template(),
+        template_name: "tiny".into(),
+        node: None,
+        addresses: None,
+        ssh_keys: vec![],
+        snapshot: None,
+        since: at(1),
+        after: environment.epoch,
+        was: Goal::Running,
+        ends: false,
+        mended: String::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! Requests, reports and planning together, over a store and a clock that is set.
 
 mod agents;
+mod repair;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -67,8 +68,8 @@ impl Rig {
         self.store.transact_blocking(work).unwrap()
     }
 
-    fn beat(&self, number: u128, environments: Vec<Report>) -> Orders {
-        let said = Heartbeat {
+    fn heartbeat(&self, environments: Vec<Report>) -> Heartbeat {
+        Heartbeat {
             boot: BootId(uuid::Uuid::from_u128(77)),
             share: ShareHealth::Mounted { probe_ms: 1 },
             generation: 1,
@@ -80,7 +81,11 @@ impl Rig {
             last_words: vec![],
             reached: vec![],
             signs: Default::default(),
-        };
+        }
+    }
+
+    fn beat(&self, number: u128, environments: Vec<Report>) -> Orders {
+        let said = self.heartbeat(environments);
         self.run(|tx| node::beat(tx, &self.world, node_id(number), &said, at(self.now)))
     }
 
@@ -117,6 +122,7 @@ fn says(assigned: &Assignment, state: State) -> Report {
         last_exit: String::new(),
         restarts_done: 0,
         checkpoint: None,
+        mended: String::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use lodge_model::environment::view::{EnvironmentView, TaskView};
 use lodge_model::ids::EnvironmentId;
 
 use super::records::{Environment, Task};
-use super::{drain, request, tasks};
+use super::{drain, repair, request, tasks};
 use crate::auth::Caller;
 use crate::fault::Fault;
 use crate::flow::World;
@@ -56,13 +56,14 @@ fn shown(world: &World, environment: &Environment, tasks: &[Task]) -> Environmen
         reason: environment.reason.clone(),
         node: environment.place.as_ref().map(|place| place.name.clone()),
         epoch: environment.epoch,
-        addresses: environment.addresses.clone(),
+        addresses: environment.addresses_now().0.to_vec(),
         mac: environment.mac.clone(),
         usage: started.and_then(|_| world.live.usage(environment.id)),
         last_exit: environment.last_exit.clone(),
         created: environment.created,
         started,
         tasks: environment.failed.iter().cloned().chain(open).collect(),
+        repair: repair::shown(environment),
         moving: drain::view::moving(environment),
         moves: environment.moves.clone(),
         version: environment.version,

@@ -192,7 +192,11 @@ fn removal_turn(removal: &Removal, now: Timestamp) -> Turn {
 
 fn used_by(tx: &Tx, digest: &Digest) -> Result<Vec<String>, Fault> {
     let all = tx.list::<Environment>()?;
-    Ok(all.into_iter().filter(|one| one.template.digest == *digest).map(|one| one.spec.name).collect())
+    Ok(all
+        .into_iter()
+        .filter(|one| one.templates().any(|template| template.digest == *digest))
+        .map(|one| one.spec.name)
+        .collect())
 }
 
 fn shown(tx: &Tx, template: &Template) -> Result<TemplateView, Fault> {

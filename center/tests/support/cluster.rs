@@ -210,6 +210,7 @@ pub fn report(assigned: &Assignment, state: State) -> Report {
         last_exit: String::new(),
         restarts_done: assigned.restarts_asked,
         checkpoint: None,
+        mended: String::new(),
     }
 }
 

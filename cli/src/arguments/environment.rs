@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::Confirm;
 use super::drain::Move;
+use super::repair::{self, Repair};
 use crate::amount::{parse_cpus, parse_label, parse_seconds, parse_size};
 
 /// `lodge env …`.
@@ -78,6 +79,9 @@ pub enum Environment {
     /// Move it to another node: it is shut down there cleanly and started here with the same disk and addresses.
     #[command(after_help = "Example:\n  lodge env move web1 --to n2 --wait")]
     Move(Move),
+    /// Open its files to a clean system, on any node, and give them back: for what does not start or let anybody in any more.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(Box<Repair>),
     /// Give it another name; its host name follows at the next start.
     Rename {
         /// Its name.

@@ -63,6 +63,7 @@ pub async fn run(center: &Center, command: Environment, out: &Out) -> Result<u8>
             change_one(center, &asked.name, &change, out).await
         }
         Environment::Move(asked) => super::drain::move_one(center, &asked, out).await,
+        Environment::Repair(asked) => super::repair::repair(center, &asked, out).await,
         Environment::Rename { name, new } => {
             change_one(center, &name, &Change { name: Some(new), ..Change::default() }, out).await
         }
@@ -80,13 +81,7 @@ impl From<arguments::Restart> for spec::Restart {
 }
 
 async fn create(center: &Center, asked: Create, out: &Out) -> Result<()> {
-    let mut ssh_keys = Vec::new();
-    for given in &asked.ssh_key {
-        match given.split_once(' ') {
-            Some((kind, _)) if kind.starts_with("ssh-") || kind.contains("-sha2-") => ssh_keys.push(given.trim().to_owned()),
-            _ => ssh_keys.extend(public_keys(given)?),
-        }
-    }
+    let ssh_keys = keys(&asked.ssh_key)?;
     let spec = Spec {
         name: asked.name,
         template: asked.template,
@@ -317,7 +312,7 @@ pub async fn apply(center: &Center, asked: &Apply, out: &Out) -> Result<()> {
 }
 
 /// Say what has been asked for, or wait for it and show how it stands then.
-async fn finish(center: &Center, name: &str, wait: Wait, goal: Goal, words: &str, out: &Out) -> Result<()> {
+pub(super) async fn finish(center: &Center, name: &str, wait: Wait, goal: Goal, words: &str, out: &Out) -> Result<()> {
     if !wait.wait {
         return out.done(&format!("{name} {words}"));
     }
@@ -336,6 +331,18 @@ fn listed(names: &[String]) -> String {
         [firsts @ .., last] => format!("{} and {last} are", firsts.join(", ")),
         [] => "nothing is".into(),
     }
+}
+
+/// What `--ssh-key` names: keys, and files with keys.
+pub(super) fn keys(given: &[String]) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    for given in given {
+        match given.split_once(' ') {
+            Some((kind, _)) if kind.starts_with("ssh-") || kind.contains("-sha2-") => keys.push(given.trim().to_owned()),
+            _ => keys.extend(public_keys(given)?),
+        }
+    }
+    Ok(keys)
 }
 
 /// The keys of a file as `~/.ssh/id_ed25519.pub` or `authorized_keys`.

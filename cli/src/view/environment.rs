@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lodge_model::environment::order::{Address, TaskOutcome, Usage};
 use lodge_model::environment::spec::Restart;
-use lodge_model::environment::view::{EnvironmentView, Phase, SnapshotView};
+use lodge_model::environment::view::{EnvironmentView, Phase, RepairView, SnapshotView};
 
 use super::{Setting, ago, or_dash, pairs, plain, table, time};
 use crate::amount::{cpus, size};
@@ -19,7 +19,7 @@ pub fn environments(environments: &[EnvironmentView], setting: &Setting) -> Stri
     let rows = environments.iter().map(|view| {
         [
             view.spec.name.clone(),
-            view.phase.word().to_owned(),
+            state(view),
             or_dash(view.node.as_deref()),
             view.addresses.first().map_or_else(|| "-".into(), |address| address.ip.to_string()),
             short(&view.spec.template),
@@ -36,7 +36,7 @@ pub fn environments(environments: &[EnvironmentView], setting: &Setting) -> Stri
 /// One line: how one stands.
 pub fn environment_line(view: &EnvironmentView) -> String {
     let verb = if matches!(view.phase, Phase::Ended | Phase::Failed) { "has" } else { "is" };
-    let mut line = format!("{} {verb} {}", view.spec.name, view.phase.word());
+    let mut line = format!("{} {verb} {}", view.spec.name, state(view));
     if let Some(node) = &view.node {
         line += &format!(" on {node}");
     }
@@ -53,7 +53,7 @@ pub fn environment_line(view: &EnvironmentView) -> String {
 /// `lodge env show`.
 pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], setting: &Setting) -> String {
     let spec = &view.spec;
-    let mut rows = vec![("name", spec.name.clone()), ("state", view.phase.word().to_owned())];
+    let mut rows = vec![("name", spec.name.clone()), ("state", state(view))];
     if !view.reason.is_empty() {
         rows.push(("reason", view.reason.clone()));
     }
@@ -92,6 +92,9 @@ pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], sett
         let at = done.at.map(|at| time(at, setting))?;
         Some(("move", format!("{at}: {}", super::moved(done))))
     }));
+    if let Some(repair) = &view.repair {
+        rows.extend(self::repair(view, repair, setting));
+    }
     rows.push(("epoch", view.epoch.to_string()));
     rows.push(("id", view.id.to_string()));
     rows.extend(view.tasks.iter().map(|task| ("task", format!("{}: {}", task.what, outcome(&task.outcome)))));
@@ -99,6 +102,35 @@ pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], sett
         snapshots.iter().map(|snapshot| ("snapshot", format!("{}, {}", snapshot.name, time(snapshot.created, setting)))),
     );
     pairs("", &rows)
+}
+
+/// A repair, in `lodge env show`.
+fn repair(view: &EnvironmentView, repair: &RepairView, setting: &Setting) -> Vec<(&'static str, String)> {
+    let stands = match (repair.ends, repair.open) {
+        (true, _) => "it is being ended",
+        (false, false) => "its disk is about to be opened",
+        (false, true) => "its files are at /repair",
+    };
+    let mut rows = vec![
+        ("repair", format!("since {} by {}, a clean {}: {stands}", time(repair.since, setting), repair.name, repair.template)),
+        ("repaired by", format!("lodge env repair {} --finish", view.spec.name)),
+    ];
+    if let Some(snapshot) = &repair.snapshot {
+        rows.push((
+            "or undone by",
+            format!("lodge env repair {} --finish --rollback (to snapshot {snapshot})", view.spec.name),
+        ));
+    }
+    rows.extend(repair.mended.lines().filter(|line| !line.trim().is_empty()).map(|line| ("e2fsck", line.to_owned())));
+    rows
+}
+
+/// Its phase; one under repair says so.
+fn state(view: &EnvironmentView) -> String {
+    match &view.repair {
+        Some(_) => format!("{} (repair)", view.phase.word()),
+        None => view.phase.word().to_owned(),
+    }
 }
 
 /// `lodge env snapshots`.

@@ -54,6 +54,57 @@ pub struct Assignment {
     /// Its processes go on from the checkpoint that was made of this epoch, the one before; where that cannot be done, they are started.
     #[serde(default)]
     pub resume: Option<u64>,
+    /// Another root that it is shown besides its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
+}
+
+impl Assignment {
+    /// Every template that a node needs for it.
+    pub fn templates(&self) -> impl Iterator<Item = &TemplateRef> {
+        std::iter::once(&self.template).chain(self.beside.as_ref().map(Beside::template))
+    }
+}
+
+/// A root that an environment is shown besides its own. It is what it was when it was a root itself: a template, and above it what was
+/// written since, which lies on the environment's disk. It can be written to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, tag = "beside")]
+pub enum Beside {
+    /// It is repaired: what its disk holds is at `REPAIR`, and its own root, as clean as its template, is kept in memory.
+    Repair {
+        /// The template below what is repaired.
+        template: TemplateRef,
+    },
+    /// It was reinstalled: what its disk held before is at `OLD`.
+    Old {
+        /// The template below what was there before.
+        template: TemplateRef,
+        /// Number of the reinstallation, from 1.
+        generation: u32,
+    },
+}
+
+/// Where a repair environment finds what it repairs.
+pub const REPAIR: &str = "/repair";
+/// Where a reinstalled environment finds what was there before.
+pub const OLD: &str = "/old";
+
+impl Beside {
+    /// What is below.
+    pub fn template(&self) -> &TemplateRef {
+        match self {
+            Self::Repair { template } | Self::Old { template, .. } => template,
+        }
+    }
+
+    /// Where the environment finds it.
+    pub fn place(&self) -> &'static str {
+        match self {
+            Self::Repair { .. } => REPAIR,
+            Self::Old { .. } => OLD,
+        }
+    }
 }
 
 /// What is to be of an environment on its node. Within one epoch it only goes down this list: an environment that is to run again after
@@ -160,6 +211,9 @@ pub struct Report {
     /// What has become of a checkpoint, made or gone on from.
     #[serde(default)]
     pub checkpoint: Option<Checkpoint>,
+    /// What was mended of the file system that it repairs, as e2fsck tells it; empty where nothing was, and where nothing is repaired.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mended: String,
 }
 
 /// What has become of a checkpoint.

@@ -158,7 +158,7 @@ fn check_sizes(disk: Option<u64>, memory: Option<u64>, cpu_millis: Option<u32>) 
 }
 
 /// One line, a type of OpenSSH's and base64.
-fn check_ssh_key(key: &str) -> Result<(), SpecError> {
+pub fn check_ssh_key(key: &str) -> Result<(), SpecError> {
     const TYPES: [&str; 4] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
     let wrong = |why: &str| error("ssh-keys", format!("{:?}: {why}", key.chars().take(40).collect::<String>()));
     if key.trim() != key || key.chars().any(char::is_control) {

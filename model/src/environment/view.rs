@@ -5,6 +5,7 @@
 //! | `GET,POST /environments`; `GET,PATCH,DELETE /environments/{name}` | list, create (`Spec`), show, change (`Change`), destroy |
 //! | `POST /environments/{name}/{start,stop,restart,kill}` | `stop` lets its init shut down, `kill` does not ask |
 //! | `GET,POST /environments/{name}/snapshots`, `DELETE …/{snapshot}`, `POST …/{snapshot}/rollback` | snapshots (`SnapshotOrder`) |
+//! | `POST /environments/{name}/repair`, `POST /environments/{name}/repair/finish` | open its files to a clean system, and give them back (`RepairOrder`, `RepairEnd`) |
 //! | `POST /environments/{name}/clone` | a new environment with a copy of the disk (`CloneOrder`) |
 //! | `GET /environments/{name}/exec?command=…&command=…&tty=`, `GET …/console` | WebSocket (`session`) |
 //! | `GET /environments/{name}/logs` | what was printed on its console, the newest part, text |
@@ -101,6 +102,9 @@ pub struct EnvironmentView {
     pub started: Option<Timestamp>,
     /// The tasks about it that are not done, in words, with their state.
     pub tasks: Vec<TaskView>,
+    /// It is under repair: node, state, addresses and usage are those of its repair environment as soon as that is `open`.
+    #[serde(default)]
+    pub repair: Option<RepairView>,
     /// The move that is going on.
     #[serde(default)]
     pub moving: Option<MoveView>,
@@ -109,6 +113,56 @@ pub struct EnvironmentView {
     pub moves: Vec<MoveView>,
     /// Grows with every change of this view but its usage.
     pub version: u64,
+}
+
+/// A repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepairView {
+    /// Host name of the repair environment.
+    pub name: String,
+    /// The template that its clean system is made from.
+    pub template: String,
+    /// The snapshot that was taken before; `--rollback` goes back to it.
+    pub snapshot: Option<String>,
+    /// When it was asked for.
+    pub since: Timestamp,
+    /// The repair environment has the disk; before that, the broken one is stopped and its disk kept.
+    pub open: bool,
+    /// It is being ended.
+    pub ends: bool,
+    /// What was mended of the file system before it was opened, as e2fsck tells it; empty where it was in order.
+    pub mended: String,
+}
+
+/// Body of `POST /environments/{name}/repair`. What is left out is as the environment has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RepairOrder {
+    /// What the clean system is made from; the environment's own template where it is left out.
+    pub template: Option<String>,
+    /// The only node for it; any one where it is left out, whatever the environment itself is bound to.
+    pub node: Option<String>,
+    /// Addresses of its own: these, or where the list is empty the next free ones. The environment's where it is left out.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub addresses: Option<Vec<IpAddr>>,
+    /// Who else may log in as root.
+    pub ssh_keys: Vec<String>,
+    /// Keep the disk as a snapshot first.
+    pub snapshot: bool,
+}
+
+impl Default for RepairOrder {
+    fn default() -> Self {
+        Self { template: None, node: None, addresses: None, ssh_keys: Vec::new(), snapshot: true }
+    }
+}
+
+/// Body of `POST /environments/{name}/repair/finish`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepairEnd {
+    /// Put the disk back to the snapshot that was taken before.
+    pub rollback: bool,
 }
 
 /// A task, for people.

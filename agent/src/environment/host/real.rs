@@ -109,8 +109,8 @@ impl Host for Real {
         self.list_found()
     }
 
-    fn look(&self, id: EnvironmentId, template: Option<&TemplateRef>) -> Result<Found> {
-        self.look_at(id, template)
+    fn look(&self, id: EnvironmentId, templates: &[&TemplateRef]) -> Result<Found> {
+        self.look_at(id, templates)
     }
 
     fn perform(&self, id: EnvironmentId, action: &Action, progress: &dyn Progress) -> Result<(), StepError> {

@@ -161,7 +161,7 @@ pub fn move_one(
     settle::cordon(&mut cluster);
     cluster.count();
     let (from, from_name) = may_move(&environment, to.as_ref())?;
-    if order.live && !environment.template.meta.movable {
+    if order.live && !environment.template_now().meta.movable {
         let template = &environment.spec.template;
         return Err(Fault::conflict(format!(
             "the template {template} does not say that it can be moved live (movable in its lodge-template.toml);              lodge env move {name} stops it here and starts it there"

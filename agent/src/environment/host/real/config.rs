@@ -3,7 +3,7 @@
 //! An environment is a server: it has all capabilities in its own user namespace (but those for modules and raw hardware), writes its own
 //! control groups, and owns its network. What it cannot reach it cannot reach because its ids are nobody's on the host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lodge_model::environment::order::{Assignment, IDS};
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ pub(super) struct Node<'a> {
     pub(super) lxcfs_files: Vec<&'static str>,
     /// Devices of `DEVICES` that are there.
     pub(super) devices: Vec<(&'static str, u32, u32)>,
+    /// A root that it is shown besides, and where.
+    pub(super) beside: Option<(&'static str, PathBuf)>,
     /// Greatest number of open files of a process.
     pub(super) open_files: u64,
 }
@@ -154,6 +156,10 @@ fn mounts(node: &Node<'_>) -> Vec<Value> {
         let source = node.lxcfs.join("proc").join(file);
         // lxcfs's own flags, which may not be taken away.
         json!({"destination": format!("/proc/{file}"), "type": "bind", "source": source, "options": ["bind", "nosuid", "nodev"]})
+    }));
+    mounts.extend(node.beside.as_ref().map(|(place, root)| {
+        // A program of it that changes ids has no such right here.
+        json!({"destination": place, "type": "bind", "source": root, "options": ["bind", "nosuid", "nodev"]})
     }));
     mounts
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lodge_model::environment::order::Assignment;
+use lodge_model::environment::order::{Assignment, Beside};
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::cgroup::Cgroup;
 use lodge_sys::process::{self, PidFd};
@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, CPU_PERIOD, Node};
-use super::layout::{BUNDLE, Note, PRIVATE, ROOT, private_dir};
+use super::layout::{BESIDE, BUNDLE, Note, PRIVATE, ROOT, SCRATCH, private_dir};
 use super::{Real, guest, look};
 use crate::environment::host::{Container, Limits};
 
@@ -55,10 +55,12 @@ impl Real {
         }
         let on_node = self.layout.on_node(id);
         self.delegate()?;
-        guest::write(&on_node.join(PRIVATE), &on_node.join(ROOT), order)?;
+        let own = if matches!(order.beside, Some(Beside::Repair { .. })) { SCRATCH } else { PRIVATE };
+        let mended: String = self.layout.notes(id).read(Note::Mended).unwrap_or_default();
+        guest::write(&on_node.join(own), &on_node.join(ROOT), order, &mended)?;
         let bundle = on_node.join(BUNDLE);
         private_dir(&bundle)?;
-        let config = config::config(order, &self.node(&on_node.join(ROOT)));
+        let config = config::config(order, &self.node(order, &on_node.join(ROOT)));
         let path = bundle.join("config.json");
         fs::write(&path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("writing {}", path.display()))?;
         let console = (self.layout.console)(id)?;
@@ -185,14 +187,15 @@ impl Real {
         }
     }
 
-    fn node<'a>(&'a self, root: &'a std::path::Path) -> Node<'a> {
+    fn node<'a>(&'a self, order: &Assignment, root: &'a std::path::Path) -> Node<'a> {
         let proc = self.layout.lxcfs.join("proc");
         let lxcfs_files: Vec<_> = config::LXCFS.into_iter().filter(|file| proc.join(file).exists()).collect();
         if lxcfs_files.is_empty() {
             tracing::warn!("lxcfs is not there: environments will see the memory and processors of the whole node");
         }
         let devices = config::DEVICES.into_iter().filter(|(path, ..)| fs::exists(path).unwrap_or(false)).collect();
-        Node { root, lxcfs: &self.layout.lxcfs, lxcfs_files, devices, open_files: open_files() }
+        let beside = order.beside.as_ref().map(|beside| (beside.place(), self.layout.on_node(order.id).join(BESIDE)));
+        Node { root, beside, lxcfs: &self.layout.lxcfs, lxcfs_files, devices, open_files: open_files() }
     }
 
     /// What crun says of it: `created`, `running`, `stopped`.

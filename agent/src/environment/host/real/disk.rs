@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lodge_model::environment::order::Assignment;
+use lodge_model::environment::order::{Assignment, Beside};
 use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::lock::{self, Locked};
@@ -15,7 +15,7 @@ use lodge_sys::program::Program;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::layout::{LOWER, NEW_DISK, Note, PRIVATE, ROOT, private_dir, remove_file};
+use super::layout::{BESIDE, BESIDE_LOWER, LOWER, NEW_DISK, Note, PRIVATE, ROOT, SCRATCH, private_dir, remove_file};
 use super::superblock::Superblock;
 use super::{Real, StepError};
 use crate::{consoles, durable};
@@ -24,6 +24,10 @@ use crate::{consoles, durable};
 const LOCK_LIMIT: Duration = Duration::from_secs(15);
 /// How long the kernel may take to let go of a disk that nothing uses any more.
 const DETACH_LIMIT: Duration = Duration::from_secs(30);
+/// How often a file system is mended before it is given up.
+const MENDING_RUNS: u32 = 3;
+/// Characters of what e2fsck says that are kept.
+const LONGEST_REPORT: usize = 4000;
 /// Bytes that are read ahead of a sequential reader: a round trip to the share has to pay.
 const READ_AHEAD: u64 = 4 << 20;
 
@@ -126,7 +130,14 @@ impl Real {
         let size = fs::metadata(&disk).with_context(|| format!("looking at {}", disk.display()))?.len();
         let own = id.0.as_u128();
         let is_known = ours(&device.path, size)? == Some(own);
-        check(&device.path, if is_known { &["-p"] } else { &["-f", "-p"] })?;
+        let notes = self.layout.notes(id);
+        if notes.read::<Assignment>(Note::Order).is_some_and(|order| matches!(order.beside, Some(Beside::Repair { .. }))) {
+            // It may have been mended by a check that was cut short afterwards.
+            let before: String = notes.read(Note::Mended).unwrap_or_default();
+            notes.write(Note::Mended, &(before + &mend(&device.path)?))?;
+        } else {
+            check(&device.path, if is_known { &["-p"] } else { &["-f", "-p"] })?;
+        }
         // A repair may have brought an older superblock back.
         match ours(&device.path, size)? {
             None => return Err(anyhow!("there is no file system on {}", disk.display()).into()),
@@ -134,7 +145,7 @@ impl Real {
             Some(_) => drop(Program::Tune2fs.call(["-U", &id.to_string()]).arguments([&device.path]).run()?),
         }
         let size = if self.layout.growing(id).exists() { file_system_size(&device.path)? } else { size };
-        Ok(self.layout.notes(id).write(Note::Checked, &size)?)
+        Ok(notes.write(Note::Checked, &size)?)
     }
 
     /// Make it larger; never smaller.
@@ -272,6 +283,30 @@ fn check(device: &Path, options: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Check all of a file system and mend whatever is wrong with it. What was mended, in e2fsck's words; empty where all was well. A second
+/// run is needed where the first one found another superblock.
+fn mend(device: &Path) -> Result<String> {
+    let mut said = String::new();
+    for _ in 0..MENDING_RUNS {
+        let run = Program::E2fsck.call(["-f", "-y"]).arguments([device]).accept(&[0, 1, 4]).run()?;
+        match run.code {
+            0 => return Ok(said),
+            _ => said.push_str(&run.text()),
+        }
+        said = shortened(&said);
+        tracing::warn!("{} was mended: {}", device.display(), said.trim());
+    }
+    bail!("its file system has faults that e2fsck cannot mend: {}", said.trim())
+}
+
+/// The beginning of a long text.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_REPORT) {
+        Some((end, _)) => format!("{}\n… and more\n", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 fn file_system_size(device: &Path) -> Result<u64> {
     let text = Program::Dumpe2fs.call(["-h"]).arguments([device]).run()?.text();
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
@@ -281,7 +316,7 @@ fn file_system_size(device: &Path) -> Result<u64> {
 
 /// Mount points are removed only when they are empty: what is mounted is never walked into.
 fn remove_node_dir(dir: &Path) -> Result<()> {
-    for name in [ROOT, PRIVATE, LOWER] {
+    for name in [ROOT, BESIDE, BESIDE_LOWER, SCRATCH, PRIVATE, LOWER] {
         gone(fs::remove_dir(dir.join(name))).with_context(|| format!("removing {}", dir.join(name).display()))?;
     }
     gone(fs::remove_dir_all(dir)).with_context(|| format!("removing {}", dir.display()))

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use lodge_model::environment::order::Assignment;
+use lodge_model::environment::order::{Assignment, Beside, REPAIR};
 use lodge_model::ids::{Digest, EnvironmentId};
 use lodge_sys::idmap::with_file_owner;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, renameat, unlinkat};
@@ -51,7 +51,8 @@ impl Wanted {
 
 /// Write what is to be written. `private` is the mounted disk, `root` the environment's root; neither is in use. What cannot be written
 /// is told in the log and does not keep the environment from starting.
-pub(super) fn write(private: &Path, root: &Path, order: &Assignment) -> Result<()> {
+/// `mended` is what e2fsck has mended of what is to be repaired.
+pub(super) fn write(private: &Path, root: &Path, order: &Assignment, mended: &str) -> Result<()> {
     with_file_owner(order.id_base, || {
         let record_path = private.join(RECORD);
         let mut record: Record =
@@ -66,7 +67,7 @@ pub(super) fn write(private: &Path, root: &Path, order: &Assignment) -> Result<(
             written.unwrap_or_else(|error| tracing::warn!("environment {}: writing {}: {error:#}", order.name, file.path()));
         }
         record.environment = Some(order.id);
-        for file in wanted(order) {
+        for file in wanted(order).into_iter().chain(repair_files(order, mended)) {
             if let Err(error) = write_one(&root, &file, &mut record) {
                 tracing::warn!("environment {}: writing {}: {error:#}", order.name, file.path());
             }
@@ -102,6 +103,25 @@ fn wanted(order: &Assignment) -> Vec<Wanted> {
     let mut files = vec![etc("hostname", format!("{name}\n")), etc("hosts", hosts)];
     if !order.dns.is_empty() {
         files.push(etc("resolv.conf", order.dns.iter().map(|server| format!("nameserver {server}\n")).collect()));
+    }
+    files
+}
+
+/// What a repair environment says of itself to whoever logs in.
+fn repair_files(order: &Assignment, mended: &str) -> Vec<Wanted> {
+    let Some(Beside::Repair { .. }) = &order.beside else { return Vec::new() };
+    let check = match mended {
+        "" => "Its file system was checked as a whole and is in order.",
+        _ => "Its file system was damaged and has been mended: /root/e2fsck.txt says what was changed.",
+    };
+    let greeting = format!(
+        "This is a clean system for the repair of an environment, whose files are below {REPAIR}:\nchange them there, or `chroot {REPAIR}`. \
+         What is changed elsewhere is gone with this system.\n{check}\nTo give it back and start it: lodge env repair NAME --finish \
+         (--rollback: as it was before)\n"
+    );
+    let mut files = vec![Wanted { dir: "etc", name: "motd", mode: 0o644, text: greeting }];
+    if !mended.is_empty() {
+        files.push(Wanted { dir: "root", name: "e2fsck.txt", mode: 0o644, text: mended.to_owned() });
     }
     files
 }

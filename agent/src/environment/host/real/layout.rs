@@ -121,6 +121,12 @@ pub(super) const LOWER: &str = "lower";
 pub(super) const PRIVATE: &str = "private";
 /// Mount point of the overlay: the environment's root.
 pub(super) const ROOT: &str = "root";
+/// Mount point of what a repair environment changes of its own root, in memory.
+pub(super) const SCRATCH: &str = "scratch";
+/// Mount point of the template of the root that is shown besides.
+pub(super) const BESIDE_LOWER: &str = "beside-lower";
+/// Mount point of the root that is shown besides.
+pub(super) const BESIDE: &str = "beside";
 /// What crun is told.
 pub(super) const BUNDLE: &str = "bundle";
 
@@ -141,6 +147,8 @@ pub(super) enum Note {
     Frozen,
     /// The epoch that a whole checkpoint was made of.
     Kept,
+    /// What was mended of its file system before it was opened for repair.
+    Mended,
 }
 
 impl Note {
@@ -153,6 +161,7 @@ impl Note {
             Note::Limits => "limits.json",
             Note::Frozen => "frozen.json",
             Note::Kept => "kept.json",
+            Note::Mended => "mended.json",
         }
     }
 }

@@ -30,7 +30,7 @@ impl Real {
         Ok(found)
     }
 
-    pub(super) fn look_at(&self, id: EnvironmentId, template: Option<&TemplateRef>) -> Result<Found> {
+    pub(super) fn look_at(&self, id: EnvironmentId, templates: &[&TemplateRef]) -> Result<Found> {
         let notes = self.layout.notes(id);
         let cgroup = self.layout.cgroup(id);
         let loops = self.loops_of(id)?;
@@ -51,7 +51,7 @@ impl Real {
         left.extend(self.layout.on_node(id).exists().then(|| format!("directory {}", self.layout.on_node(id).display())));
         Ok(Found {
             held: notes.read(Note::Order),
-            template: template.is_some_and(|template| self.has_template(template)),
+            templates: templates.iter().filter(|template| self.has_template(template)).map(|it| it.digest.clone()).collect(),
             disk,
             mounts: state_of(&mounted),
             container,
@@ -60,6 +60,7 @@ impl Real {
             frozen: notes.read::<bool>(Note::Frozen).is_some() && !self.is_disk_busy(id),
             link,
             kept: notes.read(Note::Kept),
+            mended: notes.read(Note::Mended).unwrap_or_default(),
             limits: if cgroup.exists() { notes.read::<[u64; 3]>(Note::Limits).and_then(limits) } else { None },
             oom_kills: cgroup.read_key("memory.events", "oom_kill")?.unwrap_or(0),
             left,

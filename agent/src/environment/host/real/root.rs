@@ -5,6 +5,8 @@
 //! | `lower` | the template, ids mapped, read-only |
 //! | `private` | the disk, ids mapped: `up` is the upper layer, `work` overlayfs's own |
 //! | `root` | the overlay of both |
+//! | `beside-lower`, `beside` | the same for a root that is shown besides (`Beside`): template, and overlay of it and the disk |
+//! | `scratch` | of a repair environment: in memory, with `up` and `work` of its own root |
 //!
 //! The overlay is mounted by somebody who is the environment's own root for the file systems: overlayfs makes its files as whoever mounted
 //! it, and the host's root has no id on these disks. So an id on a disk can never mean somebody of the host.
@@ -14,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use lodge_model::environment::order::{Assignment, IDS};
+use lodge_model::environment::order::{Assignment, Beside, IDS};
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::idmap::{IdMap, IdRange, with_file_owner};
 use lodge_sys::mount::{mounts, unmount};
@@ -22,7 +24,7 @@ use lodge_sys::tree::{Tree, Trust};
 use nix::errno::Errno;
 
 use super::Real;
-use super::layout::{LOWER, Note, PRIVATE, ROOT, private_dir};
+use super::layout::{BESIDE, BESIDE_LOWER, LOWER, Note, PRIVATE, ROOT, SCRATCH, private_dir};
 
 /// How often, and after which pause, an unmount is tried again while it is busy.
 const BUSY_TRIES: u32 = 20;
@@ -48,11 +50,44 @@ impl Real {
             let options = [("source", source.as_str()), ("errors", "remount-ro")];
             Tree::new("ext4", &options, false, Trust::Data)?.map_ids(&map)?.attach(&at(PRIVATE))?;
         }
+        let own = match &order.beside {
+            None => PRIVATE,
+            Some(beside) => self.mount_beside(order, beside, &map)?,
+        };
         if !self.is_mounted(id, ROOT)? {
             private_dir(&at(ROOT))?;
-            with_file_owner(order.id_base, || overlay(&at(LOWER), &at(PRIVATE))?.attach(&at(ROOT)))?;
+            with_file_owner(order.id_base, || overlay(&at(LOWER), &at(own), Trust::SetId)?.attach(&at(ROOT)))?;
         }
         Ok(())
+    }
+
+    /// The root that it is shown besides. Where its own is kept.
+    fn mount_beside(&self, order: &Assignment, beside: &Beside, map: &IdMap) -> Result<&'static str> {
+        let id = order.id;
+        let at = |name: &str| self.layout.on_node(id).join(name);
+        let (layers, own) = match beside {
+            Beside::Repair { .. } => (at(PRIVATE), SCRATCH),
+            Beside::Old { .. } => bail!("it is of a version of Lodge that keeps old files in another way"),
+        };
+        if own == SCRATCH && !self.is_mounted(id, SCRATCH)? {
+            private_dir(&at(SCRATCH))?;
+            // The rest of its memory is for its processes.
+            let size = (order.memory / 2).to_string();
+            let options = [("source", "lodge"), ("size", size.as_str()), ("mode", "0755")];
+            Tree::new("tmpfs", &options, false, Trust::Data)?.map_ids(map)?.attach(&at(SCRATCH))?;
+        }
+        if !self.is_mounted(id, BESIDE_LOWER)? {
+            private_dir(&at(BESIDE_LOWER))?;
+            self.clone_template(&beside.template().digest)?.map_ids(map)?.attach(&at(BESIDE_LOWER))?;
+        }
+        if !self.is_mounted(id, BESIDE)? {
+            private_dir(&at(BESIDE))?;
+            with_file_owner(order.id_base, || {
+                show_found(&layers)?;
+                overlay(&at(BESIDE_LOWER), &layers, Trust::Programs)?.attach(&at(BESIDE))
+            })?;
+        }
+        Ok(own)
     }
 
     /// Flush and unmount everything of it.
@@ -107,8 +142,20 @@ fn unmount_idle(target: &Path) -> Result<()> {
     unmount(target)
 }
 
+/// What e2fsck has found without a name is put where it can be seen: in `lost+found` of the root, not beside it.
+fn show_found(private: &Path) -> Result<()> {
+    let (found, shown) = (private.join("lost+found"), private.join("up/lost+found"));
+    let Ok(entries) = fs::read_dir(&found) else { return Ok(()) };
+    for entry in entries.flatten() {
+        fs::create_dir_all(&shown).with_context(|| format!("making {}", shown.display()))?;
+        let to = shown.join(entry.file_name());
+        fs::rename(entry.path(), &to).with_context(|| format!("moving what was found to {}", to.display()))?;
+    }
+    Ok(())
+}
+
 /// By the environment's own root: upper layer and work directory are made where they are not.
-fn overlay(lower: &Path, private: &Path) -> Result<Tree> {
+fn overlay(lower: &Path, private: &Path, trust: Trust) -> Result<Tree> {
     let (upper, work) = (private.join("up"), private.join("work"));
     for dir in [&upper, &work] {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
@@ -127,5 +174,5 @@ fn overlay(lower: &Path, private: &Path) -> Result<Tree> {
         // A file has one number, whoever asks: criu finds watched files by it.
         ("xino", "on"),
     ];
-    Tree::new("overlay", &options, false, Trust::SetId)
+    Tree::new("overlay", &options, false, trust)
 }

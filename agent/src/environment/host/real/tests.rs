@@ -4,6 +4,7 @@
 mod crafted;
 mod disks;
 mod life;
+mod repair;
 mod worker;
 
 use std::fs::{self, File};
@@ -128,6 +129,7 @@ impl Site {
             restart: Restart::default(),
             restarts_asked: 0,
             resume: None,
+            beside: None,
         }
     }
 }
@@ -152,7 +154,9 @@ fn twice(node: &Real, id: EnvironmentId, action: &Action) {
 
 /// Its disk is taken and mounted.
 fn bring_up(node: &Real, order: &Assignment) {
-    twice(node, order.id, &Action::FetchTemplate(order.template.clone()));
+    for template in order.templates() {
+        twice(node, order.id, &Action::FetchTemplate(template.clone()));
+    }
     twice(node, order.id, &Action::Hold(order.clone().into()));
     twice(node, order.id, &Action::MakeDisk);
     twice(node, order.id, &Action::Mount(order.clone().into()));
@@ -162,7 +166,7 @@ fn bring_up(node: &Real, order: &Assignment) {
 fn let_go(node: &Real, order: &Assignment) {
     twice(node, order.id, &Action::Unmount);
     twice(node, order.id, &Action::Release { epoch: order.epoch });
-    assert_eq!(node.look(order.id, Some(&order.template)).unwrap().left, Vec::<String>::new());
+    assert_eq!(node.look(order.id, &[&order.template]).unwrap().left, Vec::<String>::new());
     assert!(!node.list().unwrap().contains(&order.id));
 }
 

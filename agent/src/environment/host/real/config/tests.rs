@@ -37,6 +37,7 @@ fn order() -> Assignment {
         restart: Restart::default(),
         restarts_asked: 0,
         resume: None,
+        beside: None,
     }
 }
 
@@ -46,6 +47,7 @@ fn made() -> Value {
         lxcfs: Path::new("/var/lib/lxcfs"),
         lxcfs_files: vec!["meminfo"],
         devices: DEVICES.to_vec(),
+        beside: None,
         open_files: 524_288,
     };
     config(&order(), &node)

@@ -14,7 +14,7 @@ fn held(node: &Real, order: &Assignment) -> String {
     write(node, order, "var/file", "text");
     let_go(node, order);
     twice(node, order.id, &Action::Hold(order.clone().into()));
-    assert_eq!(node.look(order.id, None).unwrap().disk, Disk::Unchecked);
+    assert_eq!(node.look(order.id, &[]).unwrap().disk, Disk::Unchecked);
     node.loop_of(order.id).unwrap().unwrap().path.display().to_string()
 }
 

@@ -71,7 +71,7 @@ fn a_disk_grows_with_or_without_its_mount_and_never_shrinks() {
         if may_resize() {
             twice(&node, id, &Action::GrowDisk(128 * MIB));
             assert!(size() > before + 50 * MIB, "{} {before}", size());
-            assert_eq!(node.look(id, None).unwrap().disk, Disk::Ready { size: 128 * MIB });
+            assert_eq!(node.look(id, &[]).unwrap().disk, Disk::Ready { size: 128 * MIB });
         }
         assert!(refused(&node, id, &Action::GrowDisk(60 * MIB)).contains("cannot be made smaller"));
         let_go(&node, &order);
@@ -82,7 +82,7 @@ fn a_disk_grows_with_or_without_its_mount_and_never_shrinks() {
         fs::write(node.layout.growing(id), "").unwrap();
         File::options().write(true).open(node.layout.disk(id)).unwrap().set_len(300 * MIB).unwrap();
         twice(&node, id, &Action::CheckDisk);
-        let Disk::Ready { size } = node.look(id, None).unwrap().disk else { panic!() };
+        let Disk::Ready { size } = node.look(id, &[]).unwrap().disk else { panic!() };
         assert!(size <= 200 * MIB, "{size}");
         twice(&node, id, &Action::GrowDisk(300 * MIB));
         assert!(!node.layout.growing(id).exists());
@@ -112,14 +112,14 @@ fn snapshots_go_back_and_copies_stand_alone() {
         assert!(refused(task(snapshot("one"))).contains("no directory"));
         bring_up(&node, &order);
         let file = node.layout.on_node(id).join("root/var/file");
-        super::super::guest::write(&node.layout.on_node(id).join("private"), &node.layout.on_node(id).join("root"), &order)
+        super::super::guest::write(&node.layout.on_node(id).join("private"), &node.layout.on_node(id).join("root"), &order, "")
             .unwrap();
         assert!(!node.layout.on_node(id).join("root/etc/machine-id").exists());
         let write = |text: &str| lodge_sys::idmap::with_file_owner(order.id_base, || Ok(fs::write(&file, text)?)).unwrap();
         write("one");
         let done = task(snapshot("one")).unwrap();
         assert!(done.bytes > 0);
-        assert!(!node.look(id, None).unwrap().frozen);
+        assert!(!node.look(id, &[]).unwrap().frozen);
         write("two");
         assert_eq!(task(snapshot("one")).unwrap(), done, "what was done is not done again");
         assert!(refused(task(snapshot("../x"))).contains("../x"));
@@ -128,7 +128,7 @@ fn snapshots_go_back_and_copies_stand_alone() {
         // As after a copy that was cut short.
         node.layout.notes(id).write(super::super::layout::Note::Frozen, &true).unwrap();
         run("/usr/sbin/fsfreeze", &["-f", text(&node.layout.on_node(id).join("private"))]);
-        assert!(node.look(id, None).unwrap().frozen);
+        assert!(node.look(id, &[]).unwrap().frozen);
         twice(&node, id, &Action::Thaw);
         write("two");
         let copy = EnvironmentId(Uuid::new_v4());
@@ -149,7 +149,7 @@ fn snapshots_go_back_and_copies_stand_alone() {
         twice(&node, copy, &Action::CheckDisk);
         twice(&node, copy, &Action::Mount(copied.clone().into()));
         let (private, root) = (node.layout.on_node(copy).join("private"), node.layout.on_node(copy).join("root"));
-        super::super::guest::write(&private, &root, &copied).unwrap();
+        super::super::guest::write(&private, &root, &copied, "").unwrap();
         let machine = fs::read_to_string(root.join("etc/machine-id")).unwrap();
         assert_eq!(machine.trim(), copy.0.simple().to_string(), "a copy is another machine");
         let_go(&node, &copied);
@@ -158,7 +158,7 @@ fn snapshots_go_back_and_copies_stand_alone() {
         let remove = TaskKind::RemoveTemplate { digest: order.template.digest.clone() };
         task(remove.clone()).unwrap();
         task(remove).unwrap();
-        assert!(!node.look(copy, Some(&order.template)).unwrap().template);
+        assert!(node.look(copy, &[&order.template]).unwrap().templates.is_empty());
     });
 }
 
@@ -189,7 +189,7 @@ fn a_template_that_is_not_what_it_says_is_not_kept() {
         assert!(failed(&node, order.id, &fetch).contains("copying template"));
         fs::write(&on_share, good).unwrap();
         twice(&node, order.id, &fetch);
-        assert!(node.look(order.id, Some(&order.template)).unwrap().template);
+        assert!(!node.look(order.id, &[&order.template]).unwrap().templates.is_empty());
     });
 }
 

@@ -13,11 +13,11 @@ fn an_environment_starts_sees_only_itself_and_leaves_nothing() {
         let node = site.node(1);
         let order = site.order(1);
         let id = order.id;
-        let look = || node.look(id, Some(&order.template)).unwrap();
+        let look = || node.look(id, &[&order.template]).unwrap();
         assert_eq!(look(), Found::default());
 
         twice(&node, id, &Action::FetchTemplate(order.template.clone()));
-        assert!(look().template);
+        assert_eq!(look().templates, [order.template.digest.clone()].into());
         twice(&node, id, &Action::Hold(order.clone().into()));
         assert_eq!((look().held.as_ref(), look().disk), (Some(&order), Disk::Blank));
         assert!(node.list().unwrap().contains(&id));
@@ -98,7 +98,7 @@ fn what_an_agent_that_was_killed_left_is_found_and_taken_down() {
         let init: super::super::container::Init = notes.read(super::super::layout::Note::Init).unwrap();
         notes.remove(super::super::layout::Note::Init).unwrap();
         let other = site.node(1);
-        let found = other.look(order.id, Some(&order.template)).unwrap();
+        let found = other.look(order.id, &[&order.template]).unwrap();
         assert_eq!(found.container, Container::Ended { pid: 0 });
         assert!(other.perform(order.id, &Action::Release { epoch: 1 }, &Silent).unwrap_err().to_string().contains("mounted"));
         twice(&other, order.id, &Action::Kill);
@@ -126,7 +126,7 @@ fn limits_are_changed_while_it_runs() {
     );
     assert_eq!(file("cpu.weight"), "59");
     fs::write(group.join("memory.events"), "low 0\noom_kill 3\noom_group_kill 0\n").unwrap();
-    let found = node.look(order.id, None).unwrap();
+    let found = node.look(order.id, &[]).unwrap();
     assert_eq!((found.limits, found.oom_kills), (Some(limits), 3));
     assert!(found.left.contains(&"control group".to_owned()));
 }

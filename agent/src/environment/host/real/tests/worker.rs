@@ -114,7 +114,7 @@ fn a_worker_brings_it_up_restarts_stops_and_destroys_it() {
         agent.order(&Assignment { want: Want::Stopped, ..restarted.clone() });
         agent.until("the stop", |report| report.state == State::Released);
         let node = site.node(1);
-        assert_eq!(node.look(order.id, None).unwrap(), Found::default(), "nothing is left");
+        assert_eq!(node.look(order.id, &[]).unwrap(), Found::default(), "nothing is left");
         agent.steps.clear();
         agent.order(&Assignment { epoch: 2, ..restarted.clone() });
         agent.until_running("the second start");
@@ -122,7 +122,7 @@ fn a_worker_brings_it_up_restarts_stops_and_destroys_it() {
         agent.order(&Assignment { epoch: 2, want: Want::Destroyed, ..restarted });
         agent.until("the end", |report| report.state == State::Destroyed);
         assert!(!node.layout.on_share(order.id).exists());
-        assert_eq!((node.look(order.id, None).unwrap(), node.list().unwrap().contains(&order.id)), (Found::default(), false));
+        assert_eq!((node.look(order.id, &[]).unwrap(), node.list().unwrap().contains(&order.id)), (Found::default(), false));
         agent.end();
         let _ = fs::remove_file(console_of(order.id));
     });
