@@ -35,6 +35,7 @@ mod noise;
 mod records;
 mod refusals;
 mod reinstall;
+mod repair;
 mod share_restart;
 mod shutdown;
 mod two_owners;
@@ -87,6 +88,12 @@ pub const TESTS: &[VmTest] = &[
         about: "moved live under an open ssh session and a TCP connection, twice: both go on; one with a nested namespace by a restart",
         in_default: false,
         run: env_live::run,
+    },
+    VmTest {
+        name: "repair",
+        about: "no init, a full disk, bytes of ext4 overwritten, a lost password: repaired by ssh from the other node, all data there",
+        in_default: false,
+        run: repair::run,
     },
     VmTest {
         name: "failover-dead",
