@@ -1,7 +1,8 @@
 //! A noisy neighbour: one environment takes all that it can get, and another one on the same node goes on answering as fast as before.
 //!
-//! The times are taken by a third environment on another node, before and during each load in the same run, so that they are ratios on
-//! whatever machine the rack runs. The node's own counters say before and after the measurement that the load is felt.
+//! The times are taken by a third environment on another node, without and with each load in the same run, so that they are ratios on
+//! whatever machine the rack runs. Without it is half before and half after: that machine has other work at times. The node's own
+//! counters say before and after the measurement that the load is felt.
 
 use std::{fmt, path::Path, time::Duration};
 
@@ -20,13 +21,13 @@ const ELSEWHERE: &str = "node2";
 const QUIET: &str = "quiet";
 const NOISY: &str = "noisy";
 const CLIENT: &str = "client";
-/// An answer may take so many times as long as before.
+/// An answer may take so many times as long as without the load.
 const BAR: f64 = 2.0;
 /// A load is felt within this on the reference machine: a disk has to be filled over the network.
 const FELT: Duration = Duration::from_secs(120);
 
 const LOADS: [Load; 6] = [SPIN, MEMORY, FORKS, FLOOD, DISK, INODES];
-/// For how long answers are asked for, before and during each.
+/// For how long answers are asked for: before, during and after each.
 const LENGTH: Duration = Duration::from_secs(10);
 
 struct Load {
@@ -76,7 +77,7 @@ const INODES: Load = Load {
     felt: 1,
 };
 
-/// How fast the quiet one answers, before and during each load; then nothing is left of all of them.
+/// How fast the quiet one answers, without and with each load; then nothing is left of all of them.
 pub fn run(bench: &mut Bench) -> Result<()> {
     let probe = (bench.artifacts.probe)()?;
     let site = bench.site()?;
@@ -86,7 +87,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     put_probe(&site.operator, CLIENT, &probe)?;
     let asking = Asking { server: format!("{}:80", address(&quiet)?), millis: LENGTH.as_millis().to_string() };
     asking.ask(&site.operator).context("before anything else")?;
-    bench.say("  answers of a neighbour, ms:    before: median    p90    during: median    p90    ratio of medians, of p90");
+    bench.say("  answers of a neighbour, ms:   without: median    p90      with: median    p90    ratio of medians, of p90");
     let mut wrong = Vec::new();
     for load in &LOADS {
         let site = bench.site()?;
@@ -117,7 +118,8 @@ fn one(site: &Site, hosting: &Hosting, probe: &Path, asking: &Asking, load: &Loa
     hold(count(node, load, &id)? >= load.felt, || "it ended before the answers were measured".into())?;
     operator.lodge(&["env", "kill", NOISY, "--wait"])?;
     operator.lodge(&["env", "destroy", NOISY, "--yes", "--wait"])?;
-    Ok(Row { what: load.what, counted, before, during })
+    let without = Times::of(&[before, asking.ask(operator)?].join(" "))?;
+    Ok(Row { what: load.what, counted, without, with: Times::of(&during)? })
 }
 
 /// Who asks whom, and for how long.
@@ -127,9 +129,9 @@ struct Asking {
 }
 
 impl Asking {
-    fn ask(&self, operator: &Operator) -> Result<Times> {
-        let command = ["env", "exec", CLIENT, "--", "/root/probe", "answers", &self.server, &self.millis];
-        Times::of(&operator.lodge(&command)?)
+    /// Microseconds of all answers.
+    fn ask(&self, operator: &Operator) -> Result<String> {
+        operator.lodge(&["env", "exec", CLIENT, "--", "/root/probe", "answers", &self.server, &self.millis])
     }
 }
 
@@ -143,13 +145,13 @@ struct Row {
     what: &'static str,
     /// What the node counted when it was felt.
     counted: u64,
-    before: Times,
-    during: Times,
+    without: Times,
+    with: Times,
 }
 
 impl Row {
     fn ratios(&self) -> (f64, f64) {
-        (self.during.median / self.before.median, self.during.p90 / self.before.p90)
+        (self.with.median / self.without.median, self.with.p90 / self.without.p90)
     }
 
     fn holds(&self) -> bool {
@@ -160,12 +162,12 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { what, counted, before, during } = self;
+        let Row { what, counted, without, with } = self;
         let (median, p90) = self.ratios();
         write!(
             f,
             "  {what:32} {:13.1} {:6.1} {:17.1} {:6.1} {median:19.2} {p90:8.2}   ({} and {} answers; counted {counted})",
-            before.median, before.p90, during.median, during.p90, before.count, during.count
+            without.median, without.p90, with.median, with.p90, without.count, with.count
         )
     }
 }
@@ -178,10 +180,11 @@ struct Times {
 }
 
 impl Times {
-    /// From microseconds in ascending order.
+    /// From microseconds.
     fn of(said: &str) -> Result<Self> {
         let times: Result<Vec<f64>, _> = said.split_whitespace().map(str::parse).collect();
-        let times = times.with_context(|| format!("reading {said:?}"))?;
+        let mut times = times.with_context(|| format!("reading {said:?}"))?;
+        times.sort_by(f64::total_cmp);
         let at = |share: usize| times.get(times.len() * share / 100).map(|micros| micros / 1000.0).context("no answer at all");
         Ok(Self { count: times.len(), median: at(50)?, p90: at(90)? })
     }
@@ -191,16 +194,16 @@ impl Times {
 mod tests {
     use super::*;
 
-    fn row(before: &str, during: &str) -> Row {
-        Row { what: "x", counted: 1, before: Times::of(before).unwrap(), during: Times::of(during).unwrap() }
+    fn row(without: &str, with: &str) -> Row {
+        Row { what: "x", counted: 1, without: Times::of(without).unwrap(), with: Times::of(with).unwrap() }
     }
 
     #[test]
     fn median_and_p90_have_to_hold() {
-        let before = "1000 1000 1000 1000 1000 1000 1000 1000 1000 1000";
-        assert!(row(before, "1900 1900 1900 1900 1900 1900 1900 1900 1900 1900").holds());
-        assert!(!row(before, "1000 1000 1000 1000 1000 2100 2100 2100 2100 2100").holds());
-        assert!(!row(before, "1000 1000 1000 1000 1000 1000 1000 1000 1000 2100").holds());
+        let without = "1000 1000 1000 1000 1000 1000 1000 1000 1000 1000";
+        assert!(row(without, "1900 1900 1900 1900 1900 1900 1900 1900 1900 1900").holds());
+        assert!(!row(without, "1000 1000 1000 1000 1000 2100 2100 2100 2100 2100").holds());
+        assert!(!row(without, "1000 1000 1000 1000 1000 1000 1000 1000 1000 2100").holds());
         assert!(Times::of("").is_err() && Times::of("x").is_err());
     }
 }
