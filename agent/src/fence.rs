@@ -67,7 +67,7 @@ pub fn look() -> Result<Facts> {
         tracing::warn!("{error:#}");
         vec![Client { number: 0, address: None }]
     });
-    Ok(Facts { kept, dropped, exports, clients })
+    Ok(Facts { kept, dropped, exports, clients, ..Facts::default() })
 }
 
 /// Do one step. It may take as long as the server's disk takes for the requests in flight.

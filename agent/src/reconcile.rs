@@ -21,6 +21,7 @@ use lodge_model::node::{BootFile, NodeFile, Role};
 use lodge_model::paths;
 use tokio::sync::watch;
 
+use crate::fence::marks::Marks;
 use crate::moments::{self, Moments, since_boot};
 use helper::{Helper, Outcome};
 use plan::{Failure, Job, ProbeFailure, Report, Step, plan};
@@ -31,6 +32,7 @@ pub struct World {
     boot: BootFile,
     moments: Moments,
     probe_dir: PathBuf,
+    marks: Option<Marks>,
     helper: Helper,
     mount_failure: Option<(String, Duration)>,
     probe: Option<(Duration, Result<u32, ProbeFailure>)>,
@@ -43,14 +45,15 @@ pub struct World {
 }
 
 impl World {
-    /// Nothing is done yet.
-    pub fn new(file: NodeFile, node: NodeId, boot: BootFile, moments: Moments) -> Result<Self> {
+    /// Nothing is done yet. The node that serves the share sees the heartbeat files.
+    pub fn new(file: NodeFile, node: NodeId, boot: BootFile, moments: Moments, marks: Option<Marks>) -> Result<Self> {
         let root = if file.roles.contains(&Role::Share) { paths::SHARE_DATA } else { paths::SHARE };
         Ok(Self {
             probe_dir: PathBuf::from(format!("{root}/nodes/{node}")),
             file,
             boot,
             moments,
+            marks,
             helper: Helper::start()?,
             mount_failure: None,
             probe: None,

@@ -113,7 +113,9 @@ async fn address() -> Result<String> {
 async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: Moments, ends: Ends) -> Result<()> {
     let (orders, ordered) = watch::channel(None);
     let (report_sender, report) = watch::channel(Report::default());
-    let world = World::new(identity.file.clone(), identity.node, boot.clone(), moments.clone())?;
+    let serves = identity.file.roles.contains(&Role::Share);
+    let marks = if serves { Some(Marks::follow(Path::new(paths::SHARE_DATA))?) } else { None };
+    let world = World::new(identity.file.clone(), identity.node, boot.clone(), moments.clone(), marks.clone())?;
     let environments = environment::run(Setting {
         share: share_of(&identity.file.roles).into(),
         node: identity.node,
@@ -128,8 +130,6 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         farewell: ends.farewell,
         issued: ends.issued,
     });
-    let serves = identity.file.roles.contains(&Role::Share);
-    let marks = if serves { Some(Marks::follow(Path::new(paths::SHARE_DATA))?) } else { None };
     let (peer_words, peers) = watch::channel(Vec::new());
     let asking = peers::follow(ordered.clone(), peer_words);
     let (heard, hearing) = watch::channel(None);

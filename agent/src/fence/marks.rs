@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lodge_model::fence::{Mark, MarkAge, mark_path};
-use lodge_model::ids::NodeId;
+use lodge_model::ids::{BootId, NodeId};
 use lodge_model::timing;
 
 use crate::moments::since_boot;
@@ -52,6 +52,12 @@ impl Marks {
         marks.iter().map(age).collect()
     }
 
+    /// The boots whose files have changed so lately that they are there still.
+    pub fn living(&self, now: Duration) -> BTreeMap<NodeId, BootId> {
+        let ages = self.ages(now).into_iter().filter(|mark| Duration::from_millis(mark.age_ms) < timing::MARK * 2);
+        ages.map(|mark| (mark.node, mark.boot)).collect()
+    }
+
     fn look(&self, share: &Path, now: Duration) {
         let found: Vec<(NodeId, Mark)> = nodes(share).into_iter().filter_map(|node| Some((node, read(share, node)?))).collect();
         let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +83,6 @@ fn read(share: &Path, node: NodeId) -> Option<Mark> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lodge_model::ids::BootId;
     use uuid::Uuid;
 
     #[test]
@@ -104,5 +109,7 @@ mod tests {
         assert_eq!(ages(14), [0]);
         fs::write(&path, "{").unwrap();
         assert_eq!(ages(15), [1000]);
+        let living = |at| marks.living(Duration::from_secs(at)).into_values().collect::<Vec<_>>();
+        assert_eq!((living(17), living(18)), (vec![BootId(Uuid::from_u128(9))], vec![]));
     }
 }

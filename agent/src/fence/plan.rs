@@ -11,11 +11,12 @@
 //! A node that is let in again has its drop lifted first and is forgotten last, so that rules are there only for what is kept. Its export
 //! is the center's other order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use lodge_model::fence::{Ban, FenceOutcome, Fenced};
+use lodge_model::ids::{BootId, NodeId};
 
 use crate::exports::Export;
 
@@ -30,6 +31,8 @@ pub struct Facts {
     pub exports: BTreeSet<Export>,
     /// Who has.
     pub clients: Vec<Client>,
+    /// The boots whose heartbeat files have just changed.
+    pub living: BTreeMap<NodeId, BootId>,
 }
 
 /// A client of the NFS server.
@@ -66,6 +69,12 @@ impl fmt::Display for Step {
             Step::Expire(clients) => write!(f, "expiring client {}", list(clients.iter().map(u64::to_string).collect())),
         }
     }
+}
+
+/// Whether a ban comes too late: its boot has been replaced by one that writes to the share, which a cut would hit in its place. It is not
+/// begun then; the center lifts it as soon as the new boot registers.
+pub fn is_late(facts: &Facts, ban: &Ban) -> bool {
+    !facts.kept.contains(ban) && facts.living.get(&ban.node).is_some_and(|boot| *boot != ban.boot)
 }
 
 /// The next step; `None` when all is as ordered.
@@ -105,6 +114,13 @@ pub fn outcomes(facts: &Facts, banned: &[Ban], failure: Option<&str>, at: impl F
         (None, None) => None,
     };
     banned.iter().filter_map(|ban| Some(Fenced { id: ban.id, outcome: outcome(ban)? })).collect()
+}
+
+/// How a ban that comes too late stands.
+pub fn late(ban: &Ban) -> Fenced {
+    let error =
+        format!("boot {} has been replaced by one that writes to the share; it is waited for until that registers", ban.boot);
+    Fenced { id: ban.id, outcome: FenceOutcome::Failed { error } }
 }
 
 /// What was read back, if that proves that the ban is in force. A ban of no address never is.

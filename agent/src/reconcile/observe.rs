@@ -11,7 +11,7 @@ use lodge_sys::{mount, nfs};
 
 use super::World;
 use super::plan::{Mounted, Observed, Server};
-use crate::fence;
+use crate::fence::{self, plan as fence_plan};
 use crate::moments::since_boot;
 
 const THREADS: &str = "/proc/fs/nfsd/threads";
@@ -39,7 +39,8 @@ impl World {
 
     fn server(&self) -> Result<Server> {
         let threads = fs::read_to_string(THREADS).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        let (fence, fenced_at) = (fence::look()?, self.fenced_at.clone());
+        let living = self.marks.as_ref().map(|marks| marks.living(since_boot())).unwrap_or_default();
+        let (fence, fenced_at) = (fence_plan::Facts { living, ..fence::look()? }, self.fenced_at.clone());
         Ok(Server { threads, fence, fenced_at, wall: seconds_since_1970() })
     }
 }

@@ -188,7 +188,8 @@ impl Default for Report {
 pub fn plan(observed: &Observed, orders: Option<&Orders>) -> Plan {
     let mut problems = Vec::new();
     let mut actions = Vec::new();
-    let banned = banned(observed, orders);
+    let (late, banned) = banned(observed, orders);
+    let banned = banned.as_slice();
     actions.extend(cut(observed, banned));
     if actions.is_empty() {
         actions.extend(orders.and_then(|orders| export(observed, orders, banned, &mut problems)));
@@ -207,7 +208,7 @@ pub fn plan(observed: &Observed, orders: Option<&Orders>) -> Plan {
         _ => observed.carried_out,
     };
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
-    let report = Report { share: health, generation, problem, fenced: fenced(observed, banned) };
+    let report = Report { share: health, generation, problem, fenced: fenced(observed, banned, &late) };
     Plan { actions, report, look_again: look_again(observed) }
 }
 
@@ -215,13 +216,11 @@ fn serves(observed: &Observed) -> bool {
     observed.roles.contains(&Role::Share)
 }
 
-/// Who is to be cut off. Before the first orders: who was.
-fn banned<'a>(observed: &'a Observed, orders: Option<&'a Orders>) -> &'a [Ban] {
-    match (&observed.server, orders) {
-        (None, _) => &[],
-        (Some(_), Some(orders)) => &orders.fence.banned,
-        (Some(server), None) => &server.fence.kept,
-    }
+/// The bans that come too late, and those that are carried out. Before the first orders: what was in force.
+fn banned(observed: &Observed, orders: Option<&Orders>) -> (Vec<Ban>, Vec<Ban>) {
+    let Some(server) = &observed.server else { return (Vec::new(), Vec::new()) };
+    let all = orders.map_or(&server.fence.kept, |orders| &orders.fence.banned);
+    all.iter().cloned().partition(|ban| fence::is_late(&server.fence, ban))
 }
 
 /// Before anything else of the share.
@@ -230,10 +229,12 @@ fn cut(observed: &Observed, banned: &[Ban]) -> Option<Action> {
     may_try(observed, Step::Fence).then_some(Action::Fence(step))
 }
 
-fn fenced(observed: &Observed, banned: &[Ban]) -> Vec<Fenced> {
+fn fenced(observed: &Observed, banned: &[Ban], late: &[Ban]) -> Vec<Fenced> {
     let Some(server) = &observed.server else { return Vec::new() };
     let failure = observed.failures.get(&Step::Fence).map(|failure| failure.text.as_str());
-    fence::outcomes(&server.fence, banned, failure, |ban| server.fenced_at.get(&ban.id).copied().unwrap_or(server.wall))
+    let at = |ban: &Ban| server.fenced_at.get(&ban.id).copied().unwrap_or(server.wall);
+    let outcomes = fence::outcomes(&server.fence, banned, failure, at);
+    outcomes.into_iter().chain(late.iter().map(fence::late)).collect()
 }
 
 /// Remove what is not wanted, then let in who is. A ban is stronger than any order to export.

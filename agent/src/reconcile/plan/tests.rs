@@ -96,6 +96,26 @@ fn a_ban_comes_before_the_exports_and_no_order_to_export_undoes_it() {
 }
 
 #[test]
+fn a_ban_that_comes_after_the_next_boot_is_not_begun_and_one_in_force_stays() {
+    let ban = crate::fence::plan::tests::ban(1, &["10.77.0.51"]);
+    let mut orders = Orders { exports: vec!["10.77.0.51".into()], ..orders() };
+    orders.fence.banned = vec![ban.clone()];
+    let mut observed = share_node(100);
+    observed.server = Some(exporting([Export::share_for("10.77.0.51".parse().unwrap())]));
+    let next = lodge_model::ids::BootId(uuid::Uuid::from_u128(2));
+    observed.server.as_mut().unwrap().fence.living = BTreeMap::from([(ban.node, next)]);
+    let late = plan(&observed, Some(&orders));
+    assert_eq!(late.actions, []);
+    assert!(matches!(&late.report.fenced[0].outcome, FenceOutcome::Failed { error } if error.contains("has been replaced")));
+    let server = observed.server.as_mut().unwrap();
+    server.fence.kept = vec![ban.clone()];
+    assert!(matches!(plan(&observed, Some(&orders)).actions.as_slice(), [Action::Fence(_)]), "it has been begun");
+    let server = observed.server.as_mut().unwrap();
+    (server.fence.kept, server.fence.living) = (Vec::new(), BTreeMap::from([(ban.node, ban.boot)]));
+    assert!(matches!(plan(&observed, Some(&orders)).actions.as_slice(), [Action::Fence(_)]), "its own boot writes");
+}
+
+#[test]
 fn a_fence_that_fails_is_told_tried_again_and_holds_nobody_else_up() {
     let mut orders = Orders { exports: vec!["10.77.0.52".into()], ..orders() };
     orders.fence.banned = vec![crate::fence::plan::tests::ban(1, &["10.77.0.51"])];
