@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use crate::boot::bundle::{Bundle, Bundles};
 use crate::console::Consoles;
 use crate::environments::reconcile;
-use crate::failover::look::look;
+use crate::failover::look::{begin, look};
 use crate::fault::Fault;
 use crate::flow::machine::{self, BundleUrl};
 use crate::flow::{World, node};
@@ -190,6 +190,10 @@ impl Center {
     /// Look after the nodes that fall silent, for as long as the center runs. By the clock: silence sends no word.
     pub async fn guard(self: Arc<Self>) {
         let began = Instant::now();
+        let now = self.now();
+        if let Err(Fault::Internal(error)) = self.store.transact(move |tx| begin(tx, now)).await {
+            tracing::error!("noting that the center was away: {error:#}");
+        }
         let mut tick = tokio::time::interval(GUARD_PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

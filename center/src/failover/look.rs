@@ -17,7 +17,18 @@ use crate::fault::Fault;
 use crate::flow::World;
 use crate::orders::Topology;
 use crate::records::Node;
-use crate::store::Tx;
+use crate::store::{EventDraft, Tx};
+
+/// The center starts: one line says since when it may have missed something, in place of an incident of every node that it did not hear.
+pub fn begin(tx: &Tx, now: Timestamp) -> Result<(), Fault> {
+    let Some(last) = tx.list::<Node>()?.iter().filter_map(|node| node.seen).max() else { return Ok(()) };
+    let listen = Timing::new(settings(tx)?.patience).listen.as_secs();
+    let away = now.duration_since(last).as_secs();
+    let text = format!(
+        "the center was away: nothing was heard for up to {away} s; it listens for {listen} s before it misses anybody"
+    );
+    tx.log(&EventDraft { at: now, machine: None, node: None, kind: "center", text, detail: None })
+}
 
 /// Look. `up_for` is how long the center has been listening.
 pub fn look(tx: &Tx, world: &World, up_for: Duration, now: Timestamp) -> Result<(), Fault> {
@@ -60,7 +71,10 @@ fn facts(tx: &Tx, world: &World, nodes: &[Node], state: &Failover, up_for: Durat
         let registered = node.registered.as_ref().map(|registered| registered.at);
         world.live.last(node.id, node.seen).or(registered).unwrap_or(node.admitted)
     };
-    let is_worker = |node: &&Node| node.roles.contains(&Role::Worker) && node.off.is_none() && Some(node.id) != server;
+    // One that went down while the share hung could not stop what it had cleanly, and holds it still.
+    let holds = |node: &Node| node.orders.as_ref().is_some_and(|orders| !orders.environments.is_empty());
+    let is_there = |node: &Node| node.off.is_none() || holds(node);
+    let is_worker = |node: &&Node| node.roles.contains(&Role::Worker) && is_there(node) && Some(node.id) != server;
     let worker = |node: &Node| {
         let boot = node.registered.as_ref()?.boot;
         Some(Worker {
@@ -72,6 +86,7 @@ fn facts(tx: &Tx, world: &World, nodes: &[Node], state: &Failover, up_for: Durat
             holds: true,
             settled: node.has_ended(boot),
             banned: node.ban.as_ref().is_some_and(|ban| ban.boot == boot),
+            is_gone: node.off.is_some(),
         })
     };
     let share = nodes.iter().find(|node| Some(node.id) == server);
@@ -174,7 +189,7 @@ fn go_on(tx: &Tx, before: &Incident, nodes: &[Node], facts: &Facts, plan: &Plan)
     match (node, worker) {
         _ if incident.is_back => {}
         (None, _) => end(&mut incident, Step::Closed, "it was forgotten", now),
-        (Some(node), _) if boot == Some(incident.boot) && node.off.is_some() && node.ban.is_none() => {
+        (Some(node), None) if boot == Some(incident.boot) && node.off.is_some() && node.ban.is_none() => {
             end(&mut incident, Step::Returned, "it was heard again, and has gone down in order", now);
         }
         (_, Some(worker)) if worker.settled => {}

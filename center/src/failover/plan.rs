@@ -27,7 +27,7 @@ pub struct Facts {
     pub share: Option<ShareFacts>,
     /// When takeovers were last held back for more than one node's sake.
     pub last_wide: Option<Timestamp>,
-    /// Workers that have registered and have not gone down in order. The share node is never among them.
+    /// Workers that have registered, but for those that have gone down in order with nothing left. The share node is never among them.
     pub workers: Vec<Worker>,
 }
 
@@ -59,6 +59,8 @@ pub struct Worker {
     pub settled: bool,
     /// Its boot is to be fenced: there is no way back.
     pub banned: bool,
+    /// It has gone down, and what it had was not all stopped cleanly.
+    pub is_gone: bool,
 }
 
 /// What is to be done.
@@ -99,7 +101,7 @@ pub fn plan(facts: &Facts) -> Plan {
     let seen: Vec<(&Worker, Seen)> =
         facts.workers.iter().filter(|worker| !worker.settled).map(|worker| (worker, see(facts, worker))).collect();
     let count = |wanted: &dyn Fn(&Seen) -> bool| seen.iter().filter(|(_, seen)| wanted(seen)).count();
-    let wrong = count(&|seen| seen.case.is_some());
+    let wrong = seen.iter().filter(|(worker, seen)| seen.case.is_some() && !worker.is_gone).count();
     let lost = count(&|seen| seen.case == Some(Case::ShareLost));
     let all_lost = lost > 0 && (lost > limit(seen.len()) || count(&|seen| seen.file == File::Fresh) == 0);
     let brake = brake(facts, wrong, seen.len(), all_lost);
@@ -185,6 +187,8 @@ fn see(facts: &Facts, worker: &Worker) -> Seen {
     let (file, age, of_file) = file(facts, worker);
     let is_heard = silent <= suspect;
     let case = match (is_heard, file) {
+        // It is the center that was away; who is well says so before it has listened long enough.
+        (false, _) if facts.up_for < facts.timing.listen => None,
         // One that has just died was heard a moment later than it wrote.
         (true, File::Old) if silent > suspect / 2 => None,
         (true, File::Old) => Some(Case::ShareLost),
@@ -196,6 +200,7 @@ fn see(facts: &Facts, worker: &Worker) -> Seen {
         (false, File::Unheard) => Some(Case::Unclear),
     };
     let heard = match is_heard {
+        _ if worker.is_gone => "it has gone down, and left something behind that did not stop cleanly".to_owned(),
         true => "the center hears it".to_owned(),
         false => format!("no heartbeat for {:.1} s", silent.as_secs_f64()),
     };

@@ -13,7 +13,10 @@ use lodge_model::node::Role;
 use lodge_model::reach::Reached;
 use tempfile::TempDir;
 
-use super::{look::look, request};
+use super::{
+    look::{begin, look},
+    request,
+};
 use crate::ca::Ca;
 use crate::environments::{reach, reconcile, records::Environment, testing as environments};
 use crate::fault::Fault;
@@ -300,4 +303,28 @@ fn an_operators_word_is_an_entry_too_and_bans_whoever_is_on_after_all() {
     let incident = rig.incident();
     let fenced: Vec<_> = incident.timeline.iter().filter(|entry| entry.step == Step::Fenced).collect();
     assert!(fenced.len() == 2 && fenced[1].what.contains("no client with 10.0.0.1"), "{incident:?}");
+}
+
+#[test]
+fn what_a_node_that_went_down_could_not_stop_is_taken_over_once_it_is_fenced() {
+    let mut rig = Rig::new();
+    rig.run(|tx| node::off(tx, &rig.world, id(1), "poweroff by its power supply", at(rig.now)));
+    rig.later(9, &[2, 3]);
+    let orders = rig.live(&[2, 3]);
+    assert_eq!((orders.fence.banned.len(), rig.web().epoch), (1, 1));
+    rig.confirm(&orders);
+    assert_eq!(rig.web().epoch, 2);
+    // One with nothing left is off, and nobody is concerned.
+    let mut rig = Rig::new();
+    rig.run(|tx| node::off(tx, &rig.world, id(2), "poweroff by an operator", at(rig.now)));
+    rig.later(20, &[1, 3]);
+    assert!(rig.run(request::incidents).is_empty());
+}
+
+#[test]
+fn a_center_that_was_away_says_so_once() {
+    let rig = Rig::new();
+    rig.run(|tx| begin(tx, at(rig.now + 60)));
+    let told = rig.run(|tx| tx.events_after(0, None)).pop().unwrap();
+    assert!(told.text.starts_with("the center was away: nothing was heard for up to 60 s"), "{}", told.text);
 }

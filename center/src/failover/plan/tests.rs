@@ -28,6 +28,7 @@ fn worker(number: u128, heard: i64, file: Option<i64>) -> Worker {
         holds: true,
         settled: false,
         banned: false,
+        is_gone: false,
     }
 }
 
@@ -112,9 +113,34 @@ fn the_first_to_be_noticed_is_not_the_only_one() {
 }
 
 #[test]
+fn a_center_that_was_away_suspects_nobody_before_it_has_listened() {
+    let after = |seconds| Facts {
+        up_for: Duration::from_secs(seconds),
+        ..facts((1..4).map(|number| worker(number, 70, None)).collect())
+    };
+    assert_eq!(plan(&after(14)).verdicts, []);
+    assert_eq!(plan(&after(15)).verdicts.len(), 3);
+}
+
+#[test]
+fn one_that_has_gone_and_left_something_behind_is_fenced_and_explains_its_own_silence() {
+    let gone = |number| Worker { is_gone: true, ..worker(number, 9, Some(8)) };
+    let two = with_others(gone(1));
+    let two = Facts { workers: [vec![gone(2)], two.workers.clone()].concat(), ..two };
+    assert_eq!(
+        plan(&two).verdicts.iter().map(|verdict| verdict.decision.clone()).collect::<Vec<_>>(),
+        [Decision::Fence, Decision::Fence]
+    );
+    // While nobody else has the share it waits.
+    let frozen = facts(vec![gone(1), worker(2, 1, Some(8)), worker(3, 1, Some(8))]);
+    assert!(plan(&frozen).verdicts.iter().all(|verdict| verdict.decision != Decision::Fence));
+}
+
+#[test]
 fn what_holds_a_takeover_back_is_told() {
     let dead = || with_others(worker(1, 9, Some(8)));
-    assert!(held(&Facts { up_for: Duration::from_secs(3), ..dead() }).contains("just started"));
+    let lost = with_others(worker(1, 1, Some(8)));
+    assert!(held(&Facts { up_for: Duration::from_secs(3), ..lost }).contains("just started"));
     assert!(held(&Facts { disarmed: Some("new switch".into()), ..dead() }).contains("new switch"));
     assert!(held(&Facts { last_wide: Some(at(NOW - 3)), ..dead() }).contains("just come back"));
     assert!(held(&Facts { share: None, ..dead() }).contains("no share node"));
