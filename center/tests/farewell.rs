@@ -111,6 +111,7 @@ async fn an_environment_that_has_moved_is_tried_from_the_centers_side() {
     share.until(|orders| orders.reach.is_empty()).await;
     let events = operator.events(None, 0, false).await.unwrap();
     assert!(events.iter().any(|event| event.text.contains("e0 has moved and is not reached")), "{events:?}");
+    assert_eq!(events.iter().filter(|event| event.text.starts_with("e0 has moved from")).count(), 1, "{events:?}");
 }
 
 #[tokio::test]

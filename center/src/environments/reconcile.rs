@@ -109,7 +109,9 @@ pub fn save(tx: &Tx, environment: &mut Environment, before: Option<&Environment>
     if before.is_none_or(|before| before.phase != environment.phase) {
         log(tx, environment, &sentence(environment), now)?;
     }
-    if let Some(done) = environment.moves.last().filter(|_| before.is_some_and(|before| before.moves != environment.moves)) {
+    // Whether it is reached is noted in a move that has been told already.
+    let told = before.and_then(|before| before.moves.last()).and_then(|done| done.at);
+    if let Some(done) = environment.moves.last().filter(|done| before.is_some() && done.at != told) {
         log(tx, environment, &drain::view::moved(&environment.spec.name, done), now)?;
     }
     Ok(())

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lodge_model::drain::{DrainState, DrainView, Leave, MoveView, Verdict};
-use lodge_model::ids::NodeId;
+use lodge_model::drain::{DrainItem, DrainState, DrainView, Leave, MoveView, Verdict};
+use lodge_model::ids::{EnvironmentId, NodeId};
 
 use super::{Certified, Drain};
-use crate::environments::records::Environment;
+use crate::environments::records::{Environment, Goal};
 use crate::environments::settle::Cluster;
 use crate::fault::Fault;
 use crate::records::Node;
@@ -71,7 +71,11 @@ pub fn moving(environment: &Environment) -> Option<MoveView> {
 pub fn moved(name: &str, done: &MoveView) -> String {
     let to = done.to.as_deref().unwrap_or_default();
     let note = if done.note.is_empty() { String::new() } else { format!("; {}", done.note) };
-    format!("{name} has moved from {} to {to} by {}: it was away for {}{note}", done.from, done.way, seconds(done.gap_ms))
+    let what = match to == done.from {
+        true => format!("runs on {to} again"),
+        false => format!("has moved from {} to {to} by {}", done.from, done.way),
+    };
+    format!("{name} {what}: it was away for {}{note}", seconds(done.gap_ms))
 }
 
 /// `3.2 s`.
@@ -96,7 +100,10 @@ pub fn save(tx: &Tx, before: &BTreeMap<NodeId, Drain>, cluster: &mut Cluster, no
         if let Some(text) = news(drain, old) {
             log(tx, *id, &text, now)?;
         }
-        for item in drain.items.values().filter(|item| matches!(item.verdict, Verdict::Stopped | Verdict::Killed)) {
+        // One that was stopped or destroyed by whoever it belongs to is told of as such.
+        let is_to_run = |id: &EnvironmentId| cluster.environments.get(id).is_some_and(|known| known.goal == Goal::Running);
+        let down = |item: &DrainItem| matches!(item.verdict, Verdict::Stopped | Verdict::Killed);
+        for (_, item) in drain.items.iter().filter(|(id, item)| down(item) && is_to_run(id)) {
             let was = old.and_then(|old| old.items.values().find(|was| was.environment == item.environment));
             if was.is_none_or(|was| was.verdict != item.verdict) {
                 let how = if item.verdict == Verdict::Killed { "ended by force" } else { "stopped" };
@@ -144,4 +151,25 @@ pub fn log(tx: &Tx, node: NodeId, text: &str, now: Timestamp) -> Result<(), Faul
     let record = tx.get::<Node>(&node)?;
     let (machine, name) = (record.as_ref().map(|node| node.machine), record.as_ref().map(|node| node.name.as_str()));
     tx.log(&EventDraft { at: now, machine, node: name, kind: "drain", text: text.to_owned(), detail: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_that_came_back_is_told_as_what_it_was() {
+        let done = |to: &str| MoveView {
+            from: "n1".into(),
+            to: Some(to.into()),
+            way: "restart".into(),
+            at: None,
+            stop_ms: None,
+            gap_ms: Some(1250),
+            note: String::new(),
+            reach: None,
+        };
+        assert_eq!(moved("web", &done("n2")), "web has moved from n1 to n2 by restart: it was away for 1.2 s");
+        assert_eq!(moved("web", &done("n1")), "web runs on n1 again: it was away for 1.2 s");
+    }
 }
