@@ -10,7 +10,7 @@ use anyhow::Result;
 use lodge_center::ca::Ca;
 use lodge_center::environments::drain::leaving;
 use lodge_center::environments::reconcile;
-use lodge_center::failover::look::look;
+use lodge_center::failover::look::{begin, look};
 use lodge_center::fault::Fault;
 use lodge_center::flow::{World, node};
 use lodge_center::live::Live;
@@ -56,6 +56,8 @@ pub enum Reply {
     Done,
     /// It was not.
     Refused,
+    /// Nobody listens, or whoever did has ended.
+    Cut,
 }
 
 /// A heartbeat whose answer is held.
@@ -123,6 +125,7 @@ impl Center {
 
     /// Start, with nothing but the store.
     pub fn start(&mut self, now: Millis, ca: &Path) -> Result<()> {
+        let _ = self.transact(|tx, _| begin(tx, timestamp(now)));
         self.world = world(ca)?;
         (self.is_up, self.since) = (true, now);
         (self.plan_at, self.look_at, self.guard_at) = (now, now + length(SILENT_AFTER), now);
@@ -130,10 +133,10 @@ impl Center {
         Ok(())
     }
 
-    /// The process is killed.
-    pub fn kill(&mut self) {
+    /// The process is killed. What it held is cut.
+    pub fn kill(&mut self) -> Vec<Poll> {
         self.is_up = false;
-        self.polls.clear();
+        std::mem::take(&mut self.polls)
     }
 
     /// One transaction.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use lodge_model::fence::{FenceOrders, FenceOutcome, Fenced, MarkAge, PeerWord, Signs};
 use lodge_model::ids::{BootId, NodeId};
 use lodge_model::reach::{Reach, Reached};
-use lodge_model::timing::Timing;
+use lodge_model::timing::{MARK, Timing};
 
 use crate::Simulation;
 use crate::clock::{length, timestamp};
@@ -62,19 +62,29 @@ impl Simulation {
         }
         let mut told = Vec::new();
         for node in &self.nodes {
+            let now = self.now;
+            // As `agent/src/fence/plan.rs`: a boot that has been replaced is not cut off any more.
+            let living = share.marks.get(&node.id).filter(|(_, at)| now < at + 2 * length(MARK)).map(|(boot, _)| *boot);
             match (share.banned.get(&node.id).copied(), wanted.get(&node.id).copied()) {
+                (None, Some(boot)) if living.is_some_and(|living| living != boot) => {}
                 (is, Some(boot)) if is != Some(boot) => {
                     share.ban(node.id, boot);
                     told.push((node.name.clone(), "is shut out of the share"));
                 }
-                (Some(_), None) => {
+                (Some(boot), None) => {
                     share.banned.remove(&node.id);
+                    if node.is_on && node.host.client.boot == boot {
+                        share.wrong.get_or_insert(format!("{} is let in again with the boot that was shut out", node.name));
+                    }
                     told.push((node.name.clone(), "is let in to the share again"));
                 }
                 _ => {}
             }
         }
         drop(share);
+        if told.is_empty() {
+            return;
+        }
         for (name, what) in told {
             self.record.say(self.now, &name, what);
         }

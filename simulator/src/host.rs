@@ -11,7 +11,8 @@ use lodge_agent::environment::host::{Action, Container, Disk, Found, Host, Limit
 use lodge_model::drain::Counts;
 use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
 use lodge_model::environment::share::{Owner, may_hold};
-use lodge_model::ids::{Digest, EnvironmentId};
+use lodge_model::farewell::SignedWord;
+use lodge_model::ids::{Digest, EnvironmentId, NodeId};
 
 use crate::clock::Millis;
 use crate::share::{Client, Share, Written};
@@ -73,6 +74,11 @@ impl Machine {
         held.filter_map(|(id, found)| Some((*id, found.held.as_ref()?.epoch))).collect()
     }
 
+    /// Environments that it holds, and their epochs.
+    pub fn held(&self) -> Vec<(EnvironmentId, u64)> {
+        self.kernel().here.iter().filter_map(|(id, found)| Some((*id, found.held.as_ref()?.epoch))).collect()
+    }
+
     /// Every environment that runs writes a line. One whose disk fails ends.
     pub fn write(&self) {
         for (id, epoch) in self.running() {
@@ -86,6 +92,31 @@ impl Machine {
     /// An init ends by itself.
     pub fn end(&self, id: EnvironmentId, status: i32) {
         self.kernel().end(id, status);
+    }
+
+    /// Whether the share answers it.
+    pub fn answers(&self) -> bool {
+        open(&self.share).answers(self.client)
+    }
+
+    /// Its last word, on the share.
+    pub fn leave_word(&self, word: SignedWord) {
+        open(&self.share).words.insert(self.client.node, word);
+    }
+
+    /// The last words of these nodes, as far as they are there and the share answers.
+    pub fn words(&self, absent: &[NodeId]) -> Vec<SignedWord> {
+        let share = open(&self.share);
+        let words = absent.iter().filter_map(|node| share.words.get(node).cloned());
+        if share.answers(self.client) { words.collect() } else { Vec::new() }
+    }
+
+    fn may_start(&self, order: &Assignment) {
+        let mut share = open(&self.share);
+        share.may_start(order.id, self.client, order.epoch);
+        if order.boot != self.client.boot {
+            share.wrong.get_or_insert(format!("{} is started by an order that was given to another boot", order.name));
+        }
     }
 
     fn owner(&self, order: &Assignment) -> Owner {
@@ -174,6 +205,9 @@ impl Machine {
                 Ok(())
             }
             Action::Start => {
+                if let Some(order) = &found.held {
+                    self.may_start(order);
+                }
                 if let Container::Created { pid } = found.container {
                     found.container = Container::Running { pid, since: i64::try_from(now / 1000).unwrap_or(0) };
                 }
@@ -260,15 +294,16 @@ impl Host for Machine {
         })
     }
 
-    fn look(&self, id: EnvironmentId, template: Option<&TemplateRef>) -> anyhow::Result<Found> {
+    fn look(&self, id: EnvironmentId, templates: &[&TemplateRef]) -> anyhow::Result<Found> {
         let kernel = self.kernel();
         let found = kernel.here.get(&id).cloned().unwrap_or_default();
-        let has_template = template.is_some_and(|template| kernel.templates.contains(&template.digest));
-        Ok(Found { template: has_template, left: left(&found), ..found })
+        let ordered = templates.iter().map(|template| &template.digest);
+        let here = ordered.filter(|digest| kernel.templates.contains(digest)).cloned().collect();
+        Ok(Found { templates: here, left: left(&found), ..found })
     }
 
     fn perform(&self, id: EnvironmentId, action: &Action, _: &dyn Progress) -> Result<(), StepError> {
-        let hangs = uses_share(action) && !open(&self.share).answers(self.client);
+        let hangs = uses_share(action) && !self.answers();
         self.kernel().last = Some((action.step(), hangs));
         if hangs {
             return Err(anyhow!("the share does not answer").into());

@@ -1,27 +1,38 @@
-//! The end of a drain and of a boot, as `agent/src/leave.rs` and `agent/src/shutdown.rs` have it: count and sign when the orders say so;
-//! going down, tell the center, wait for the certificate, stop what is left, say good-bye, go.
+//! The end of a drain and of a boot, as `agent/src/leave.rs`, `agent/src/shutdown.rs` and `agent/src/farewell.rs` have it: count and sign
+//! when the orders say so; going down, tell the center, wait for the certificate, stop what is left, leave the last word on the share, say
+//! good-bye, go.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use lodge_agent::environment::host::Host as _;
-use lodge_client::{KeyPem, sign_certificate};
-use lodge_model::drain::{Cause, Certificate, Counts, Leave, Leaving, Power};
+use lodge_client::{sign_certificate, sign_last_word};
+use lodge_model::drain::{Cause, Certificate, CertificateReply, Counts, Leave, Leaving, Power};
+use lodge_model::farewell::LastWord;
 use lodge_model::ids::TaskId;
+use lodge_model::timing::INHIBIT_DELAY_MAX;
 
 use crate::center::{Reply, Request};
-use crate::clock::{Millis, timestamp};
-use crate::machine::Node;
+use crate::clock::{Millis, length, timestamp};
+use crate::machine::{Agent, Node};
+use crate::signer::signer;
 
 /// What the agent needs for its own last words.
 const LAST_WORDS: Millis = 2000;
+/// What environments are given to shut down at least, where there is so much time.
+const STOP_TIME: Millis = 60_000;
 /// What it takes to take down an environment that was killed.
 const TAKE_DOWN: Millis = 5000;
 /// The last report's time.
 const LAST_REPORT: Millis = 4000;
+/// The last word's.
+const FAREWELL: Millis = 3000;
+/// The center is waited for so long when nothing runs here.
+const NOTHING_TO_MOVE: Millis = 5000;
 /// The center is late with its own deadline.
 const GRACE: Millis = 3000;
+/// init waits longer than the center's word goes.
+const MARGIN: Millis = 10_000;
 /// A request is given up.
 const GIVEN_UP: Millis = 5000;
 /// A pause after one that failed.
@@ -47,8 +58,11 @@ pub struct Going {
     /// Nothing may be left then.
     end: Millis,
     phase: Phase,
+    /// The last word has been said: nothing is started any more, by no agent of this boot.
+    has_said: bool,
 }
 
+#[derive(Clone, Copy)]
 enum Phase {
     /// The center is told, while there is time for more than a stop.
     Tell { waits: Option<u64>, next: Millis, until: Millis },
@@ -56,6 +70,8 @@ enum Phase {
     Drain { id: TaskId, until: Millis },
     /// What is left is stopped.
     Stop,
+    /// The last word is left on the share.
+    Word { until: Millis },
     /// The center takes in that nothing is left.
     Report { until: Millis },
     /// It says good-bye.
@@ -76,55 +92,92 @@ impl Going {
     /// It was announced.
     pub fn new(power: Power, cause: Cause, seconds: u64, now: Millis) -> Self {
         let deadline = seconds * 1000;
-        let until = now + deadline - (60_000.min(deadline / 2) + LAST_WORDS);
-        Self { power, cause, began: now, end: now + deadline, phase: Phase::Tell { waits: None, next: now, until } }
+        let phase = Phase::Tell { waits: None, next: now, until: Millis::MAX };
+        Self { power, cause, began: now, end: now + deadline, phase, has_said: false }
     }
 
     /// A new agent hears of it again.
-    pub fn begin_again(&mut self, now: Millis) {
-        let until = now + self.end.saturating_sub(now) / 2;
-        self.phase = Phase::Tell { waits: None, next: now, until };
+    pub fn begin_again(&mut self, agent: &mut Agent, now: Millis, since: Millis) -> Result<()> {
+        self.phase = Phase::Tell { waits: None, next: now, until: Millis::MAX };
+        if self.has_said { agent.leave(Duration::from_millis(now - since)) } else { Ok(()) }
+    }
+
+    /// How long the center is waited for while it does not answer.
+    fn alone(&self, agent: &Agent) -> Millis {
+        let has_none = agent.reports.environments.is_empty();
+        let reserve = if has_none { 0 } else { STOP_TIME.min((self.end - self.began) / 2) };
+        let limit = self.end.saturating_sub(length(INHIBIT_DELAY_MAX) + reserve + LAST_WORDS);
+        if has_none { limit.min(self.began + NOTHING_TO_MOVE) } else { limit }
+    }
+
+    fn stop(&mut self, agent: &mut Agent, since: Millis) -> Result<()> {
+        self.phase = Phase::Stop;
+        agent.leave(Duration::from_millis(self.end.saturating_sub(since + LAST_WORDS + TAKE_DOWN)))
     }
 }
 
 impl Node {
     /// Go on with going down.
     pub fn go_on(&mut self, now: Millis, exchange: u64) -> Result<Next> {
-        let boot = self.host.client.boot;
-        let Some(going) = self.going.as_mut() else { return Ok(Next::Wait) };
-        // init waits no longer than this.
-        if now >= going.end + 10_000 {
+        let Some(mut going) = self.going.take() else { return Ok(Next::Wait) };
+        let next = loop {
+            let before = std::mem::discriminant(&going.phase);
+            let next = self.step(&mut going, now, exchange)?;
+            if !matches!(next, Next::Wait) || std::mem::discriminant(&going.phase) == before {
+                break next;
+            }
+        };
+        self.going = Some(going);
+        Ok(next)
+    }
+
+    fn step(&mut self, going: &mut Going, now: Millis, exchange: u64) -> Result<Next> {
+        if now >= going.end + MARGIN {
             return Ok(Next::Off);
         }
+        let (host, since) = (self.host.clone(), self.since);
         let Some(agent) = self.agent.as_mut() else { return Ok(Next::Wait) };
-        match &mut going.phase {
-            Phase::Tell { until, .. } if now >= *until => going.stop(agent, self.since)?,
-            Phase::Tell { waits, next, .. } if *next <= now => {
-                (*waits, *next) = (Some(exchange), now + GIVEN_UP);
-                let said = Leaving { boot, cause: going.cause, power: going.power, seconds: 3600 };
+        match going.phase {
+            Phase::Tell { waits, next, until: Millis::MAX } => {
+                going.phase = Phase::Tell { waits, next, until: going.alone(agent) };
+                return self.step(going, now, exchange);
+            }
+            Phase::Tell { until, .. } if now >= until => going.stop(agent, since)?,
+            Phase::Tell { next, until, .. } if next <= now => {
+                going.phase = Phase::Tell { waits: Some(exchange), next: now + GIVEN_UP, until };
+                let said = Leaving { boot: host.client.boot, cause: going.cause, power: going.power, seconds: 3600 };
                 return Ok(Next::Say(Request::Leaving(said)));
             }
             Phase::Tell { .. } => {}
             Phase::Drain { id, until } => {
-                if agent.certifying.issued == Some(*id) || now >= *until {
-                    going.stop(agent, self.since)?;
+                if agent.certifying.issued == Some(id) || now >= until {
+                    going.stop(agent, since)?;
                 }
             }
             Phase::Stop => {
                 if agent.reports.all_gone || now >= going.end - LAST_WORDS {
-                    going.phase = Phase::Report { until: (now + LAST_REPORT).min(going.end) };
+                    going.phase = Phase::Word { until: (now + FAREWELL).min(going.end) };
+                }
+            }
+            Phase::Word { until } => {
+                let is_empty = host.count()?.are_zero();
+                if is_empty && host.answers() {
+                    self.leave_word(going, now)?;
+                }
+                if !is_empty || going.has_said || now >= until {
+                    going.phase = Phase::Report { until: (now + LAST_REPORT).min(going.end.max(now)) };
                 }
             }
             Phase::Report { until } => {
                 let is_told = agent.talk.told.as_ref().is_some_and(|told| !agent.reports.is_news(told));
-                if (is_told && agent.certifying.issued.is_some()) || now >= *until {
+                if (is_told && agent.certifying.issued.is_some()) || now >= until {
                     agent.talk.is_silent = true;
                     going.phase = Phase::GoodBye { waits: exchange, until: now + LAST_WORDS };
                     return Ok(Next::Say(Request::Off(format!("{:?} by {}", going.power, going.cause.words()).to_lowercase())));
                 }
             }
             Phase::GoodBye { until, .. } => {
-                if now >= *until {
+                if now >= until {
                     return Ok(Next::Off);
                 }
             }
@@ -132,16 +185,31 @@ impl Node {
         Ok(Next::Wait)
     }
 
+    fn leave_word(&self, going: &mut Going, now: Millis) -> Result<()> {
+        let client = self.host.client;
+        let (at, counts) = (timestamp(now).as_second(), self.host.count()?);
+        let word = LastWord { node: client.node, last_of: client.boot, at, cause: going.cause, power: going.power, counts };
+        let signer = signer()?;
+        let signed = sign_last_word(&word, &signer.key, &signer.pem)?;
+        going.has_said = true;
+        self.host.leave_word(signed);
+        Ok(())
+    }
+
     /// The center has answered.
     pub fn told_of_leaving(&mut self, exchange: u64, reply: &Reply, now: Millis) {
         let Some(going) = self.going.as_mut() else { return };
-        match (&mut going.phase, reply) {
-            (Phase::Tell { waits, .. }, Reply::Leaving(reply)) if *waits == Some(exchange) => {
+        match (going.phase, reply) {
+            (Phase::Tell { waits, .. }, Reply::Leaving(reply)) if waits == Some(exchange) => {
                 going.end = going.began + u64::from(reply.total) * 1000;
                 going.phase = Phase::Drain { id: reply.id, until: now + u64::from(reply.seconds) * 1000 + GRACE };
             }
-            (Phase::Tell { waits, next, .. }, Reply::Refused) if *waits == Some(exchange) => *next = now + PAUSE,
-            (Phase::GoodBye { waits, until }, _) if *waits == exchange => *until = now,
+            (Phase::Tell { waits, until, .. }, Reply::Refused | Reply::Cut) if waits == Some(exchange) => {
+                going.phase = Phase::Tell { waits: None, next: now + PAUSE, until };
+            }
+            (Phase::GoodBye { waits, .. }, _) if waits == exchange => {
+                going.phase = Phase::GoodBye { waits, until: now };
+            }
             _ => {}
         }
     }
@@ -174,49 +242,16 @@ impl Node {
         let counts = self.host.count()?;
         let Some(agent) = self.agent.as_mut() else { return Ok(None) };
         let awaited = agent.certifying.waits.take_if(|(awaited, _)| *awaited == exchange);
-        let (Some((_, leave)), Reply::Certificate(reply)) = (awaited, reply) else { return Ok(None) };
-        if !reply.issued {
+        let Some((_, leave)) = awaited else { return Ok(None) };
+        let Reply::Certificate(CertificateReply { issued: true, .. }) = reply else {
             agent.certifying.next = now + PAUSE;
             return Ok(None);
-        }
+        };
+        agent.certifying.next = now;
         if let Leave::Certify { id, .. } = &leave {
             agent.certifying.issued = Some(*id);
         }
         agent.certifying.done = Some(leave);
         Ok(Some(counts))
     }
-}
-
-impl Going {
-    fn stop(&mut self, agent: &mut crate::machine::Agent, since: Millis) -> Result<()> {
-        self.phase = Phase::Stop;
-        agent.leave(Duration::from_millis(self.end.saturating_sub(since + LAST_WORDS + TAKE_DOWN)))
-    }
-}
-
-/// Whoever signs: all nodes have the same key, which is of no importance to anything that is looked at here.
-pub struct Signer {
-    /// The key.
-    pub key: KeyPem,
-    /// Its certificate, DER.
-    pub der: Vec<u8>,
-    /// Where the authority's key is.
-    pub ca: tempfile::TempDir,
-}
-
-/// The signer of this process; made once, for keys take longer than runs.
-pub fn signer() -> Result<&'static Signer> {
-    static SIGNER: OnceLock<Signer> = OnceLock::new();
-    if let Some(signer) = SIGNER.get() {
-        return Ok(signer);
-    }
-    let ca = tempfile::tempdir().context("making a directory for the authority")?;
-    let authority = lodge_center::ca::Ca::open(ca.path())?;
-    let (key, request) = lodge_client::new_key_and_csr()?;
-    let node = lodge_model::ids::NodeId(uuid::Uuid::from_u128(1));
-    let signed = authority.sign_node(&request.0, node)?;
-    let der = rustls_pki_types::pem::PemObject::from_pem_slice(signed.pem.as_bytes());
-    let der: rustls_pki_types::CertificateDer<'static> =
-        der.map_err(|error| anyhow::anyhow!("reading a certificate: {error}"))?;
-    Ok(SIGNER.get_or_init(|| Signer { key, der: der.to_vec(), ca }))
 }

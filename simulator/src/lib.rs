@@ -22,9 +22,11 @@ mod leave;
 mod machine;
 mod network;
 mod record;
+mod rest;
 pub mod scenario;
 pub mod schedule;
 mod share;
+mod signer;
 mod simulation;
 mod talk;
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lodge_agent::environment::exits::Exits;
 use lodge_agent::environment::host::Host as _;
 use lodge_agent::environment::keeper::{Crew, Keeper, Kept};
@@ -211,7 +211,13 @@ impl Agent {
         if self.generation.accept(orders.generation)?.is_err() {
             return Ok(false);
         }
-        let is_newer = self.orders.as_ref().is_none_or(|last| last.generation < orders.generation);
+        let last = self.orders.as_ref().map(|last| last.generation);
+        ensure!(
+            last.is_none_or(|last| last <= orders.generation),
+            "orders of generation {} are followed after {last:?}",
+            orders.generation
+        );
+        let is_newer = last.is_none_or(|last| last < orders.generation);
         if self.orders.as_ref() != Some(&orders) {
             self.orders = Some(orders.clone());
             self.keeper.ordered(orders, self.around.host.list()?)?;

@@ -52,7 +52,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     match (arguments.seed, arguments.schedules) {
         (Some(seed), 1) => match schedule::run(seed, true)? {
-            Ok(done) => told(&format!("{} events, {} s: all is well\n", done.events, done.seconds), true),
+            Ok(done) => told(&format!("{}{} events, {} s: all is well\n", done.log, done.events, done.seconds), true),
             Err(broken) => told(&broken.log, false),
         },
         (seed, schedules) => many(seed.unwrap_or(0), schedules, arguments.jobs),

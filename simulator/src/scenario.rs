@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lodge_center::environments::drain::{Certified, Drain, request as drains};
+use lodge_center::environments::drain::request as drains;
 use lodge_center::environments::records::Environment;
 use lodge_center::environments::request;
 use lodge_center::flow::operator;
@@ -34,13 +34,9 @@ use lodge_model::environment::spec::{Restart, Spec};
 use lodge_model::layout::{GIB, MIB};
 
 use crate::clock::Millis;
-use crate::host::open;
 use crate::leave::Going;
 use crate::network::Weather;
 use crate::{Broken, Simulation};
-
-/// Everything is mended for so long before it is said that the cluster does not come to rest: longer than any deadline of a drain.
-const CALM: Millis = 1_200_000;
 
 /// Play a scenario. Its log and how everything stands in the end, or what broke.
 pub fn play(text: &str, seed: u64) -> Result<Result<String, Broken>> {
@@ -268,92 +264,6 @@ impl Simulation {
         }
         self.record.say(self.now, &self.nodes[node].name, &format!("is to go down, by {}", cause.words()));
         self.nodes[node].going = Some(Going::new(Power::Poweroff, cause, seconds, self.now));
-    }
-
-    /// Everything is mended.
-    fn calm(&mut self) -> Result<()> {
-        self.weather = Weather::GOOD;
-        self.start_center()?;
-        if open(&self.share).is_frozen {
-            self.freeze_share(false);
-        }
-        for node in 0..self.nodes.len() {
-            self.connect(node, true, true);
-            self.pause(node, false);
-            self.nodes[node].host.kernel().is_deaf = false;
-            self.power_on(node);
-        }
-        // What is going down goes down first; what has been drained is let in again.
-        let end = self.now + CALM;
-        while self.broken.is_none() && self.now < end {
-            self.run_until(self.now + 5000)?;
-            let drains = self.center.all::<Drain>();
-            if self.nodes.iter().all(|node| node.is_on && node.going.is_none()) && drains.is_empty() {
-                return Ok(());
-            }
-            for node in (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_on).collect::<Vec<_>>() {
-                self.power_on(node);
-            }
-            for drain in drains {
-                let _ = self
-                    .center
-                    .transact(|tx, world| drains::undrain(tx, world, &drain.name, crate::clock::timestamp(self.now)));
-                self.follow_center();
-            }
-        }
-        let (drains, nodes) = (self.center.all::<Drain>(), &self.nodes);
-        let drains: Vec<_> = drains.iter().map(|drain| format!("{} {:?}: {}", drain.name, drain.state, drain.waits)).collect();
-        let away: Vec<_> = nodes.iter().filter(|node| !node.is_on || node.going.is_some()).map(|node| &node.name).collect();
-        self.broken.get_or_insert(format!("no rest after {} s: away or going down: {away:?}; drains: {drains:?}", CALM / 1000));
-        Ok(())
-    }
-
-    /// Until everything is as it was asked for.
-    fn settle(&mut self, limit: Millis) -> Result<()> {
-        let end = self.now + limit;
-        while self.broken.is_none() && self.now < end {
-            self.run_until((self.now + 500).min(end))?;
-            if self.unsettled().is_none() {
-                return Ok(());
-            }
-        }
-        if let Some(what) = self.unsettled() {
-            self.broken.get_or_insert(format!("after {} s: {what}", limit / 1000));
-        }
-        Ok(())
-    }
-
-    /// How everything stands.
-    fn stand(&mut self) {
-        let mut lines = Vec::new();
-        for environment in self.center.all::<Environment>() {
-            let at = environment.place.as_ref().map_or("nowhere", |place| &place.name);
-            let copies = self.copies(environment.id).join(" and ");
-            let (epoch, counter) = open(&self.share).disks.get(&environment.id).map_or((0, 0), |disk| disk.line);
-            let why = if environment.reason.is_empty() { String::new() } else { format!(": {}", environment.reason) };
-            let name = &environment.spec.name;
-            let phase = environment.phase.word();
-            let runs = if copies.is_empty() { "runs nowhere".to_owned() } else { format!("runs on {copies}") };
-            let written = format!("last line {epoch},{counter}");
-            lines.push(format!("{name} is {phase}, placed {at} with epoch {}, {runs}, {written}{why}", environment.epoch));
-        }
-        for drain in self.center.all::<Drain>() {
-            let waits = if drain.waits.is_empty() { String::new() } else { format!(": {}", drain.waits) };
-            lines.push(format!("drain of {}: {:?}{waits}", drain.name, drain.state).to_lowercase());
-        }
-        for certified in self.center.all::<Certified>() {
-            let view = certified.view;
-            let verdicts = view.items.iter().map(|item| format!("{} {:?}", item.environment, item.verdict).to_lowercase());
-            lines.push(format!(
-                "certificate of {}: {}; {}",
-                view.node,
-                view.certificate.counts.words(),
-                verdicts.collect::<Vec<_>>().join(", ")
-            ));
-        }
-        for line in lines {
-            self.record.say(self.now, "end", &line);
-        }
     }
 }
 

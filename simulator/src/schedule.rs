@@ -5,12 +5,14 @@ use anyhow::Result;
 use crate::{Broken, Simulation};
 
 /// What a schedule came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Things that went wrong or were asked for.
     pub events: u32,
     /// Seconds that passed in the cluster.
     pub seconds: u64,
+    /// What happened, where it was recorded.
+    pub log: String,
 }
 
 /// As many environments at most.
@@ -25,7 +27,8 @@ pub fn run(seed: u64, is_recorded: bool) -> Result<Result<Told, Broken>> {
     let mut simulation = Simulation::new(seed, &workers, is_recorded)?;
     let mut told = Told::default();
     let mut lines: Vec<String> = (1..=random.u32(1..=ENVIRONMENTS)).map(|number| format!("env e{number}")).collect();
-    lines.push(format!("wait {}", random.u32(1..15)));
+    // Something happens while everything starts, or to a cluster that has been well for long.
+    lines.push(format!("wait {}", if random.bool() { random.u32(1..15) } else { random.u32(20..90) }));
     if random.bool() {
         let chance = |random: &mut fastrand::Rng| random.u32(0..100);
         let (lost, late, repeated) = (chance(&mut random), chance(&mut random), chance(&mut random));
@@ -47,7 +50,7 @@ pub fn run(seed: u64, is_recorded: bool) -> Result<Result<Told, Broken>> {
             return Ok(Err(broken));
         }
     }
-    told.seconds = simulation.now / 1000;
+    (told.seconds, told.log) = (simulation.now / 1000, simulation.record.text());
     Ok(Ok(told))
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use lodge_model::environment::share::Owner;
+use lodge_model::farewell::SignedWord;
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
 use lodge_model::timing::SHARE_LEASE;
 
@@ -31,7 +32,9 @@ pub struct Share {
     pub banned: BTreeMap<NodeId, BootId>,
     /// Who wrote each node's heartbeat file last, and when.
     pub marks: BTreeMap<NodeId, (BootId, Millis)>,
-    /// A write that must not have been: for `check.rs`.
+    /// Last words of nodes.
+    pub words: BTreeMap<NodeId, SignedWord>,
+    /// Something that must not have been: for `check.rs`.
     pub wrong: Option<String>,
 }
 
@@ -110,6 +113,16 @@ impl Share {
         self.banned.insert(node, boot);
         for disk in self.disks.values_mut() {
             disk.lock = disk.lock.filter(|holder| holder.node != node);
+        }
+    }
+
+    /// Whether a client may start what it holds: it has the lock, and the owner record is its own (invariant 1).
+    pub fn may_start(&mut self, id: EnvironmentId, client: Client, epoch: u64) {
+        let disk = self.disks.get(&id).cloned().unwrap_or_default();
+        let is_owner =
+            |owner: &Owner| (owner.epoch, owner.node, owner.boot) == (epoch, client.node, client.boot) && !owner.released;
+        if disk.lock != Some(client) || !disk.owner.as_ref().is_some_and(is_owner) {
+            self.wrong.get_or_insert(format!("{id} (epoch {epoch}) is started without its lock or its owner record: {disk:?}"));
         }
     }
 

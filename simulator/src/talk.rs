@@ -101,6 +101,8 @@ impl Node {
         (talk.began, talk.rests) = (now, false);
         talk.sent = Some((agent.reports.clone(), health));
         let Reports { environments, tasks, warm, .. } = agent.reports.clone();
+        let absent = agent.orders.as_ref().map(|orders| orders.absent.as_slice()).unwrap_or_default();
+        let last_words = self.host.words(absent);
         Some(Request::Heartbeat(Box::new(Heartbeat {
             boot: self.host.client.boot,
             share: agent.health.clone(),
@@ -110,7 +112,7 @@ impl Node {
             environments,
             tasks,
             warm,
-            last_words: Vec::new(),
+            last_words,
             reached,
             signs,
         })))
@@ -119,7 +121,9 @@ impl Node {
     /// An answer has come. Orders that come late are looked at as well: the agent refuses those that are old.
     pub fn hear(&mut self, exchange: u64, reply: Reply, now: Millis) -> anyhow::Result<()> {
         let Some(agent) = self.agent.as_mut() else { return Ok(()) };
-        self.heard = now;
+        if !matches!(reply, Reply::Cut) {
+            self.heard = now;
+        }
         let is_awaited = agent.talk.waits.is_some_and(|(awaited, _)| awaited == exchange);
         match reply {
             Reply::Orders(orders) if orders.register_again && is_awaited => {
@@ -138,6 +142,7 @@ impl Node {
                     agent.talk.goes_on(soon.max(now));
                 }
             }
+            Reply::Cut if is_awaited => agent.talk.rest(now),
             Reply::Refused if is_awaited => {
                 agent.talk.is_registered = false;
                 agent.talk.rest(now);
