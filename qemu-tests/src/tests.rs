@@ -102,6 +102,12 @@ pub const TESTS: &[VmTest] = &[
         run: failover::dead,
     },
     VmTest {
+        name: "failover-native",
+        about: "a node loses power, at the patience of machines that are not emulated: its environment answers elsewhere within 15 s",
+        in_default: false,
+        run: failover::native,
+    },
+    VmTest {
         name: "failover-frozen",
         about: "a node stops for a minute and goes on, an agent hangs: not one byte after the fence, let in only after a restart",
         in_default: false,

@@ -7,12 +7,14 @@ mod cut;
 mod dead;
 mod frozen;
 mod journal;
+mod native;
 mod power;
 
 pub use center::run as center;
 pub use cut::run as cut;
 pub use dead::run as dead;
 pub use frozen::run as frozen;
+pub use native::run as native;
 pub use power::run as power;
 
 use std::time::{Duration, Instant};
