@@ -17,6 +17,9 @@ pub const UNREACHABLE: u8 = 5;
 /// Refused as things are now.
 pub const CONFLICT: u8 = 6;
 
+/// `lodge env fsck` has found faults, and they are still there.
+pub const DAMAGED: u8 = 7;
+
 /// `lodge env exec` could not run the program, as ssh(1) tells it.
 pub const NOT_RUN: u8 = 255;
 

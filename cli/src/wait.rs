@@ -34,6 +34,8 @@ pub enum Goal {
     Idle,
     /// Its repair environment runs.
     Repair,
+    /// It runs in a greater epoch than this.
+    Anew(u64),
     /// It is not under repair any more, and runs.
     Repaired,
 }
@@ -75,6 +77,7 @@ pub fn look(name: &str, goal: Goal, view: Option<&EnvironmentView>) -> Standing 
         Goal::Gone => false,
         Goal::Idle => return idle(name, view),
         Goal::Repair => view.phase == Phase::Running && view.repair.as_ref().is_some_and(|repair| repair.open && !repair.ends),
+        Goal::Anew(epoch) => view.phase == Phase::Running && view.epoch > epoch,
         Goal::Repaired => view.phase == Phase::Running && view.repair.is_none(),
     };
     match (reached, goal, view.phase) {
@@ -85,7 +88,7 @@ pub fn look(name: &str, goal: Goal, view: Option<&EnvironmentView>) -> Standing 
         (false, Goal::Repaired, Phase::Stopped) => {
             Standing::Never(format!("the repair of {name} does not end: {}", view::environment_line(view)))
         }
-        (false, Goal::Running | Goal::RunningAfter(_) | Goal::Repair | Goal::Repaired, Phase::Ended) => {
+        (false, Goal::Running | Goal::RunningAfter(_) | Goal::Anew(_) | Goal::Repair | Goal::Repaired, Phase::Ended) => {
             Standing::Never(view::environment_line(view))
         }
         (false, _, Phase::Destroying) => Standing::Never(format!("{name} is being removed")),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use futures_util::stream;
 use lodge_model::environment::spec::{Change, Spec};
 use lodge_model::environment::view::{
-    CloneOrder, EnvironmentView, Labels, Pool, PoolView, RepairEnd, RepairOrder, SnapshotOrder, SnapshotView, TemplateView,
-    UserOrder, UserToken, UserView,
+    CheckOrder, CloneOrder, EnvironmentView, Labels, Pool, PoolView, ReinstallOrder, RepairEnd, RepairOrder, SnapshotOrder,
+    SnapshotView, TemplateView, UserOrder, UserToken, UserView,
 };
 use lodge_model::timing;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -130,6 +130,16 @@ impl Center {
     /// `POST /environments/{name}/repair/finish`.
     pub async fn finish_repair(&self, name: &str, end: RepairEnd) -> Result<(), Error> {
         self.post_only(&["environments", name, "repair", "finish"], &end).await
+    }
+
+    /// `POST /environments/{name}/fsck`.
+    pub async fn check_disk(&self, name: &str, order: CheckOrder) -> Result<EnvironmentView, Error> {
+        self.post(&["environments", name, "fsck"], &order).await
+    }
+
+    /// `POST /environments/{name}/reinstall`.
+    pub async fn reinstall_environment(&self, name: &str, order: &ReinstallOrder) -> Result<(), Error> {
+        self.post_only(&["environments", name, "reinstall"], order).await
     }
 
     /// `POST /environments/{name}/clone`.

@@ -28,7 +28,7 @@ pub mod real;
 use std::collections::BTreeSet;
 
 use lodge_model::drain::Counts;
-use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
+use lodge_model::environment::order::{Assignment, DiskCheck, TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{Digest, EnvironmentId};
 
 /// A node that environments run on. The implementation knows the node's id and boot id, and remembers nothing of environments.
@@ -65,6 +65,8 @@ pub trait Progress: Send + Sync {
 pub struct TaskDone {
     /// Bytes of a snapshot on the share.
     pub bytes: u64,
+    /// What a check of a disk has found.
+    pub check: Option<DiskCheck>,
 }
 
 /// Why a step was not done.

@@ -86,7 +86,8 @@ pub fn environment(task: &TaskKind) -> Option<EnvironmentId> {
     match task {
         TaskKind::Snapshot { environment, .. }
         | TaskKind::Rollback { environment, .. }
-        | TaskKind::RemoveSnapshot { environment, .. } => Some(*environment),
+        | TaskKind::RemoveSnapshot { environment, .. }
+        | TaskKind::CheckDisk { environment, .. } => Some(*environment),
         TaskKind::Clone { from, .. } => Some(*from),
         TaskKind::ImportTemplate { .. } | TaskKind::RemoveTemplate { .. } => None,
     }

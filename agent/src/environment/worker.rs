@@ -107,8 +107,8 @@ impl Surroundings {
         if !(self.has_share)() {
             return Err(anyhow!("the share is not mounted").into());
         }
-        let TaskDone { bytes } = self.host.task(&task.what, progress)?;
-        Ok(TaskOutcome::Done { bytes, template: None })
+        let TaskDone { bytes, check } = self.host.task(&task.what, progress)?;
+        Ok(check.map_or(TaskOutcome::Done { bytes, template: None }, TaskOutcome::Checked))
     }
 }
 

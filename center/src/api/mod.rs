@@ -92,6 +92,8 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(snapshots::clone))
         .routes(routes!(repair::begin))
         .routes(routes!(repair::finish))
+        .routes(routes!(repair::fsck))
+        .routes(routes!(repair::reinstall))
         .routes(routes!(users::list, users::add))
         .routes(routes!(users::show, users::change, users::remove))
         .routes(routes!(users::add_token, users::revoke))

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use lodge_model::api::ErrorBody;
-use lodge_model::environment::view::{EnvironmentView, RepairEnd, RepairOrder};
+use lodge_model::environment::view::{CheckOrder, EnvironmentView, ReinstallOrder, RepairEnd, RepairOrder};
 
 use super::body::Body;
 use super::environments::ask;
 use crate::auth::Caller;
 use crate::center::Center;
-use crate::environments::repair::request;
+use crate::environments::repair::{reinstall, request};
 use crate::fault::Fault;
 
 /// Open the files of an environment to a clean system, below `/repair`: it is stopped, its disk kept as a snapshot, and a repair environment
@@ -41,4 +41,33 @@ pub async fn finish(
 ) -> Result<Json<EnvironmentView>, Fault> {
     let now = center.now();
     ask(&center, move |tx, world| request::finish(tx, world, &who, &name, end, now)).await
+}
+
+/// Check the disk of an environment that is stopped, and mend it if asked. `GET` tells what was found, as `disk_check`.
+#[utoipa::path(post, path = "/environments/{name}/fsck", tag = "user", security(("token" = [])),
+    params(("name" = String, Path, description = "name or id")), request_body = CheckOrder,
+    responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
+pub async fn fsck(
+    who: Caller,
+    State(center): State<Arc<Center>>,
+    Path(name): Path<String>,
+    Body(order): Body<CheckOrder>,
+) -> Result<Json<EnvironmentView>, Fault> {
+    let now = center.now();
+    ask(&center, move |tx, world| request::check(tx, world, &who, &name, order, now)).await
+}
+
+/// Give an environment a new system. What is on its disk is kept as a snapshot, and shown to the new system at `/old`; what was at `/old`
+/// before goes.
+#[utoipa::path(post, path = "/environments/{name}/reinstall", tag = "user", security(("token" = [])),
+    params(("name" = String, Path, description = "name or id")), request_body = ReinstallOrder,
+    responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
+pub async fn reinstall(
+    who: Caller,
+    State(center): State<Arc<Center>>,
+    Path(name): Path<String>,
+    Body(order): Body<ReinstallOrder>,
+) -> Result<Json<EnvironmentView>, Fault> {
+    let now = center.now();
+    ask(&center, move |tx, world| reinstall::reinstall(tx, world, &who, &name, &order, now)).await
 }

@@ -167,7 +167,9 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
     for environment in cluster.environments.values() {
         if let Some((to, _)) = environment.moving.as_ref().and_then(|moving| moving.to.as_ref()) {
             let needed = coming.entry(*to).or_default();
-            needed.extend(environment.templates().map(|template| (template.digest.clone(), template.clone())));
+            let beside = environment.beside().map(|beside| beside.template().clone());
+            let templates = beside.into_iter().chain([environment.template_now()]);
+            needed.extend(templates.map(|template| (template.digest.clone(), template)));
         }
     }
     let fencing = Fencing::of(&nodes, &incident::open(tx)?, cluster.settings.patience);
@@ -203,7 +205,7 @@ fn assignment(environment: &Environment) -> Option<Assignment> {
         epoch: environment.epoch,
         boot: place.boot,
         want: place.want,
-        template: environment.template_now().clone(),
+        template: environment.template_now(),
         disk: spec.disk,
         memory: spec.memory,
         cpu_millis: spec.cpu_millis,

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use lodge_model::drain::MoveView;
 use lodge_model::environment::order::{Address, Report, TaskKind, TaskOutcome, TemplateRef, Want};
 use lodge_model::environment::spec::Spec;
-use lodge_model::environment::view::{Phase, Pool, TaskView};
+use lodge_model::environment::view::{DiskCheckView, Phase, Pool, TaskView};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use super::reach::Check;
-use super::repair::Repair;
+use super::repair::reinstall::System;
+use super::repair::{Old, Repair};
 use crate::store::Record;
 
 /// An environment.
@@ -72,6 +73,15 @@ pub struct Environment {
     /// It has moved, and is to be reached.
     #[serde(default)]
     pub check: Option<Check>,
+    /// It was reinstalled.
+    #[serde(default)]
+    pub old: Option<Old>,
+    /// How often it was reinstalled, ever.
+    #[serde(default)]
+    pub reinstalls: u32,
+    /// What the last check of its disk has found.
+    #[serde(default)]
+    pub disk_check: Option<DiskCheckView>,
     /// It is repaired.
     #[serde(default)]
     pub repair: Option<Repair>,
@@ -191,6 +201,9 @@ pub struct Snapshot {
     pub created: Timestamp,
     /// How it stands.
     pub outcome: TaskOutcome,
+    /// What the environment was then. Absent in what older versions have kept.
+    #[serde(default)]
+    pub system: Option<System>,
 }
 
 /// Something that some node is to do once. Deleted as soon as its outcome has been taken over into what it is about.
@@ -214,7 +227,8 @@ impl Task {
         match &self.what {
             TaskKind::Snapshot { environment, .. }
             | TaskKind::Rollback { environment, .. }
-            | TaskKind::RemoveSnapshot { environment, .. } => vec![*environment],
+            | TaskKind::RemoveSnapshot { environment, .. }
+            | TaskKind::CheckDisk { environment, .. } => vec![*environment],
             TaskKind::Clone { from, to } => vec![*from, *to],
             TaskKind::ImportTemplate { .. } | TaskKind::RemoveTemplate { .. } => Vec::new(),
         }

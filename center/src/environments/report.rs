@@ -73,6 +73,6 @@ fn task(tx: &Tx, node: NodeId, said: &Heartbeat, report: &TaskReport, now: Times
             tx.put(&task)?;
             tasks::progress(tx, &task, now)
         }
-        TaskOutcome::Done { .. } | TaskOutcome::Failed { .. } => tasks::conclude(tx, &task, now),
+        TaskOutcome::Done { .. } | TaskOutcome::Checked(_) | TaskOutcome::Failed { .. } => tasks::conclude(tx, &task, now),
     }
 }

@@ -89,6 +89,9 @@ pub fn new(
         moving: None,
         moves: Vec::new(),
         check: None,
+        old: None,
+        reinstalls: 0,
+        disk_check: None,
         repair: None,
         version: 0,
     })

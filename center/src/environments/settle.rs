@@ -207,15 +207,16 @@ fn holds(cluster: &Cluster) -> BTreeMap<EnvironmentId, Hold> {
                 holds.insert(*environment, Hold::Wait(format!("its disk is being put back to snapshot {snapshot}")));
                 continue;
             }
+            TaskKind::CheckDisk { environment, .. } => {
+                holds.insert(*environment, Hold::Wait("its disk is being checked".to_owned()));
+                continue;
+            }
             TaskKind::Clone { from, to } => {
                 holds.insert(*to, Hold::Wait("its disk is being copied".to_owned()));
                 from
             }
             TaskKind::Snapshot { environment, snapshot } if is_kept_by(cluster, *environment, snapshot) => {
-                holds.insert(
-                    *environment,
-                    Hold::Wait(format!("its disk is being kept as snapshot {snapshot} before its repair")),
-                );
+                holds.insert(*environment, Hold::Wait(format!("its disk is being kept as snapshot {snapshot} first")));
                 continue;
             }
             TaskKind::Snapshot { environment, .. } | TaskKind::RemoveSnapshot { environment, .. } => environment,
@@ -312,7 +313,7 @@ fn home(
     let environment = task.about().first().and_then(|id| environments.get(id));
     let place = environment.and_then(|environment| environment.place.as_ref());
     match (&task.what, place) {
-        (TaskKind::Rollback { .. }, Some(_)) => return None,
+        (TaskKind::Rollback { .. } | TaskKind::CheckDisk { .. }, Some(_)) => return None,
         (TaskKind::Snapshot { snapshot, .. }, Some(_)) if environment.is_some_and(|one| one.is_kept_by(snapshot)) => {
             return None;
         }

@@ -7,6 +7,7 @@ use lodge_model::ids::TaskId;
 use lodge_model::node::check_name;
 
 use super::records::{Disk, Environment, Goal, Snapshot};
+use super::repair::reinstall::System;
 use super::{reconcile, request, tasks, view};
 use crate::auth::Caller;
 use crate::fault::Fault;
@@ -34,7 +35,8 @@ pub fn take(tx: &Tx, caller: &Caller, name: &str, snapshot: Option<&str>, now: T
         return Err(Fault::conflict(format!("{name} has a snapshot {snapshot} already; choose another name")));
     }
     tasks::order(tx, TaskKind::Snapshot { environment: environment.id, snapshot: snapshot.clone() }, now)?;
-    let kept = Snapshot { name: snapshot, created: now, outcome: TaskOutcome::Running { percent: 0 } };
+    let system = Some(System::of(&environment));
+    let kept = Snapshot { name: snapshot, created: now, outcome: TaskOutcome::Running { percent: 0 }, system };
     let mut changed = reload(tx, &environment)?;
     changed.snapshots.retain(|other| other.name != kept.name);
     changed.snapshots.push(kept.clone());
@@ -55,7 +57,7 @@ pub fn remove(tx: &Tx, caller: &Caller, name: &str, snapshot: &str, now: Timesta
         TaskOutcome::Running { .. } => {
             Err(Fault::conflict(format!("snapshot {snapshot} of {name} is still being made; wait for it")))
         }
-        TaskOutcome::Done { .. } => {
+        TaskOutcome::Done { .. } | TaskOutcome::Checked(_) => {
             refuse_twice(tx, &environment, snapshot)?;
             let what = TaskKind::RemoveSnapshot { environment: environment.id, snapshot: snapshot.to_owned() };
             tasks::order(tx, what, now).map(drop)
@@ -103,6 +105,7 @@ pub fn clone(
     let mut to = request::new(tx, owner, &spec, from.template.clone(), Disk::Copying(TaskId(uuid::Uuid::nil())), now)?;
     let task = tasks::order(tx, TaskKind::Clone { from: from.id, to: to.id }, now)?;
     to.disk = Disk::Copying(task);
+    (to.old, to.reinstalls) = (from.old.clone(), from.reinstalls);
     "its disk is being copied".clone_into(&mut to.reason);
     to.waits.clone_from(&to.reason);
     reconcile::save(tx, &mut to, None, now)?;

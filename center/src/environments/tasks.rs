@@ -3,10 +3,11 @@
 
 use jiff::Timestamp;
 use lodge_model::environment::order::{TaskKind, TaskOutcome};
-use lodge_model::environment::view::TaskView;
+use lodge_model::environment::view::{DiskCheckView, TaskView};
 use lodge_model::ids::{EnvironmentId, TaskId};
 
 use super::records::{Disk, Environment, Snapshot, Task};
+use super::repair::reinstall::{self, System};
 use super::{reconcile, repair};
 use crate::fault::Fault;
 use crate::store::Tx;
@@ -49,12 +50,21 @@ pub fn conclude(tx: &Tx, task: &Task, now: Timestamp) -> Result<(), Fault> {
         TaskKind::RemoveSnapshot { environment, snapshot } if matches!(task.outcome, TaskOutcome::Done { .. }) => {
             change(tx, *environment, now, |environment| environment.snapshots.retain(|kept| kept.name != *snapshot))?;
         }
+        TaskKind::CheckDisk { environment, .. } => {
+            if let TaskOutcome::Checked(found) = &task.outcome {
+                let checked = DiskCheckView { at: now, found: found.clone() };
+                change(tx, *environment, now, |environment| environment.disk_check = Some(checked))?;
+            }
+        }
         TaskKind::Clone { to, .. } => {
             let disk = match &task.outcome {
                 TaskOutcome::Failed { error } => Disk::Lost(error.clone()),
                 _ => Disk::Copied,
             };
             change(tx, *to, now, |environment| environment.disk = disk.clone())?;
+        }
+        TaskKind::Rollback { environment, snapshot } if matches!(task.outcome, TaskOutcome::Done { .. }) => {
+            change(tx, *environment, now, |environment| reinstall::is_back(environment, snapshot))?;
         }
         TaskKind::RemoveSnapshot { .. } | TaskKind::Rollback { .. } => {}
     }
@@ -85,6 +95,8 @@ pub fn words(what: &TaskKind, about: EnvironmentId) -> String {
         TaskKind::Snapshot { snapshot, .. } => format!("snapshot {snapshot}"),
         TaskKind::Rollback { snapshot, .. } => format!("rollback to snapshot {snapshot}"),
         TaskKind::RemoveSnapshot { snapshot, .. } => format!("removal of snapshot {snapshot}"),
+        TaskKind::CheckDisk { mend: false, .. } => "check of its disk".to_owned(),
+        TaskKind::CheckDisk { mend: true, .. } => "mending of its disk".to_owned(),
         TaskKind::Clone { from, .. } if *from == about => "copy of its disk for a clone".to_owned(),
         TaskKind::Clone { .. } => "copy of the disk that it is made from".to_owned(),
         TaskKind::ImportTemplate { .. } => "import of a template".to_owned(),
@@ -102,7 +114,10 @@ pub fn about(tx: &Tx, id: EnvironmentId) -> Result<Vec<Task>, Fault> {
 fn set_snapshot(tx: &Tx, id: EnvironmentId, name: &str, outcome: &TaskOutcome, now: Timestamp) -> Result<(), Fault> {
     change(tx, id, now, |environment| match environment.snapshots.iter_mut().find(|snapshot| snapshot.name == name) {
         Some(snapshot) => snapshot.outcome = outcome.clone(),
-        None => environment.snapshots.push(Snapshot { name: name.to_owned(), created: now, outcome: outcome.clone() }),
+        None => {
+            let system = Some(System::of(environment));
+            environment.snapshots.push(Snapshot { name: name.to_owned(), created: now, outcome: outcome.clone(), system });
+        }
     })
 }
 

@@ -75,6 +75,9 @@ pub fn environment(name: &str, number: u32) -> Environment {
         moving: None,
         moves: vec![],
         check: None,
+        old: None,
+        reinstalls: 0,
+        disk_check: None,
         repair: None,
         version: 0,
     }

@@ -8,6 +8,7 @@ use lodge_model::environment::view::{EnvironmentView, TaskView};
 use lodge_model::ids::EnvironmentId;
 
 use super::records::{Environment, Task};
+use super::repair::Old;
 use super::{drain, repair, request, tasks};
 use crate::auth::Caller;
 use crate::fault::Fault;
@@ -64,6 +65,8 @@ fn shown(world: &World, environment: &Environment, tasks: &[Task]) -> Environmen
         started,
         tasks: environment.failed.iter().cloned().chain(open).collect(),
         repair: repair::shown(environment),
+        old: environment.old.as_ref().map(Old::shown),
+        disk_check: environment.disk_check.clone(),
         moving: drain::view::moving(environment),
         moves: environment.moves.clone(),
         version: environment.version,

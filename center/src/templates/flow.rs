@@ -127,7 +127,7 @@ fn imported(tx: &Tx, template: Template, outcome: &TaskOutcome, now: Timestamp) 
             log(tx, format!("template {name} is ready"), now)?;
             State::Ready { image: image.clone() }
         }
-        TaskOutcome::Done { template: None, .. } => {
+        TaskOutcome::Done { template: None, .. } | TaskOutcome::Checked(_) => {
             State::Failed { error: "the node made no image, and does not say why".to_owned() }
         }
         TaskOutcome::Failed { error } => State::Failed { error: error.clone() },
@@ -141,7 +141,7 @@ fn imported(tx: &Tx, template: Template, outcome: &TaskOutcome, now: Timestamp) 
 fn removed(tx: &Tx, removal: Removal, outcome: &TaskOutcome, now: Timestamp) -> Result<(), Fault> {
     match outcome {
         TaskOutcome::Running { .. } => Ok(()),
-        TaskOutcome::Done { .. } => tx.delete::<Removal>(&removal.digest.hex()),
+        TaskOutcome::Done { .. } | TaskOutcome::Checked(_) => tx.delete::<Removal>(&removal.digest.hex()),
         TaskOutcome::Failed { error } => {
             log(tx, format!("removing the image {} has failed and is tried again: {error}", removal.digest), now)?;
             let retry = now.checked_add(RETRY).unwrap_or(Timestamp::MAX);
@@ -209,7 +209,7 @@ fn shown(tx: &Tx, template: &Template) -> Result<TemplateView, Fault> {
     // So that the view's version changes with the percent, which is kept with the task.
     let progress = task.as_ref().map_or(0, |task| match task.outcome {
         TaskOutcome::Running { percent } => u64::from(task.node.is_some()) + u64::from(percent.min(100)),
-        TaskOutcome::Done { .. } | TaskOutcome::Failed { .. } => 102,
+        TaskOutcome::Done { .. } | TaskOutcome::Checked(_) | TaskOutcome::Failed { .. } => 102,
     });
     let (outcome, reason) = match &template.state {
         State::Ready { image } => (TaskOutcome::Done { bytes: image.size, template: Some(image.clone()) }, ""),

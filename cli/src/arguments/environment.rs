@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::Confirm;
 use super::drain::Move;
-use super::repair::{self, Repair};
+use super::repair::{self, Fsck, Reinstall, Repair};
 use crate::amount::{parse_cpus, parse_label, parse_seconds, parse_size};
 
 /// `lodge env …`.
@@ -82,6 +82,20 @@ pub enum Environment {
     /// Open its files to a clean system, on any node, and give them back: for what does not start or let anybody in any more.
     #[command(after_help = repair::EXAMPLES)]
     Repair(Box<Repair>),
+    /// Check the file system on its disk, and with --yes mend it. It must be stopped. Exit status: 0 in order or mended, 7 damaged.
+    #[command(
+        after_help = "Example:\n  lodge env stop web1 --wait\n  lodge env fsck web1            looks, and writes nothing\n  \
+                            lodge env snapshot web1 --wait   keeps it as it is\n  lodge env fsck web1 --yes      mends what is wrong"
+    )]
+    Fsck(Fsck),
+    /// Give it a new system, clean as its template, with its old files at /old.
+    #[command(
+        after_help = "Name, address and limits stay. What is on its disk is kept as a snapshot, and is at /old in the new system, to \
+                            be copied from and removed; what was at /old before goes. `lodge env rollback NAME SNAPSHOT` brings the old \
+                            system back.\n\nExample:\n  lodge env reinstall web1 --template debian-13 --dry-run\n  \
+                            lodge env reinstall web1 --template debian-13 --yes --wait\n  ssh root@ADDRESS cp -a /old/srv/. /srv/"
+    )]
+    Reinstall(Reinstall),
     /// Give it another name; its host name follows at the next start.
     Rename {
         /// Its name.

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Confirm;
 use super::environment::Wait;
+use crate::amount::parse_seconds;
 
 /// How a repair goes, for `--help`.
 pub const EXAMPLES: &str = "A clean system takes the place of web1, with the same address and keys, on any node. The files of web1 are at /repair in it: \
@@ -47,6 +48,38 @@ pub struct Repair {
     /// Whether to wait.
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// `lodge env reinstall`.
+#[derive(Debug, Args)]
+pub struct Reinstall {
+    /// Name of the environment.
+    pub name: String,
+    /// What the new system is made from; the template that has the name of its own now, where it is left out.
+    #[arg(long, short)]
+    pub template: Option<String>,
+    /// Keep no snapshot first, as where the share has no room for one. Then there is no way back.
+    #[arg(long)]
+    pub no_snapshot: bool,
+    /// What is asked before it is done.
+    #[command(flatten)]
+    pub confirm: Confirm,
+    /// Whether to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `lodge env fsck`.
+#[derive(Debug, Args)]
+pub struct Fsck {
+    /// Name of the environment.
+    pub name: String,
+    /// Mend what is wrong. Without it nothing is written: what is found is told.
+    #[arg(long)]
+    pub yes: bool,
+    /// How long to wait, in seconds; or 90s, 5m, 1h. It goes on afterwards, without being waited for.
+    #[arg(long, default_value = "1h", value_parser = parse_seconds)]
+    pub timeout: u64,
 }
 
 /// `--address`.

@@ -63,6 +63,8 @@ pub async fn run(center: &Center, command: Environment, out: &Out) -> Result<u8>
             change_one(center, &asked.name, &change, out).await
         }
         Environment::Move(asked) => super::drain::move_one(center, &asked, out).await,
+        Environment::Fsck(asked) => return super::repair::fsck(center, &asked, out).await,
+        Environment::Reinstall(asked) => super::repair::reinstall(center, &asked, out).await,
         Environment::Repair(asked) => super::repair::repair(center, &asked, out).await,
         Environment::Rename { name, new } => {
             change_one(center, &name, &Change { name: Some(new), ..Change::default() }, out).await

@@ -72,7 +72,7 @@ async fn import(center: &Center, asked: &Import, out: &Out) -> Result<()> {
                 let _ = center.remove_template(name).await;
                 bail!("importing template {name}: {error}");
             }
-            TaskOutcome::Done { .. } => {
+            TaskOutcome::Done { .. } | TaskOutcome::Checked(_) => {
                 drop(progress);
                 return out.show(&one, |setting| view::template_page(&one, setting));
             }

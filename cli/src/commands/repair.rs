@@ -2,13 +2,15 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use lodge_client::Center;
-use lodge_model::environment::view::{RepairEnd, RepairOrder};
+use lodge_model::environment::order::Verdict;
+use lodge_model::environment::view::{CheckOrder, ReinstallOrder, RepairEnd, RepairOrder};
 
 use super::environment::{finish, keys};
-use crate::arguments::repair::{Repair, addresses};
+use crate::arguments::repair::{Fsck, Reinstall, Repair, addresses};
+use crate::failure::{DAMAGED, OK};
 use crate::out::Out;
 use crate::view;
-use crate::wait::Goal;
+use crate::wait::{self, Goal};
 
 /// Begin a repair, or end it.
 pub async fn repair(center: &Center, asked: &Repair, out: &Out) -> Result<()> {
@@ -54,4 +56,43 @@ async fn end(center: &Center, asked: &Repair, out: &Out) -> Result<()> {
     let end = RepairEnd { rollback: asked.rollback };
     center.finish_repair(name, end).await.with_context(|| format!("ending the repair of {name}"))?;
     finish(center, name, asked.wait, Goal::Repaired, "gets its disk back, and is started", out).await
+}
+
+/// Check a disk, or mend it; the exit status.
+pub async fn fsck(center: &Center, asked: &Fsck, out: &Out) -> Result<u8> {
+    let name = &asked.name;
+    let ordered = center
+        .check_disk(name, CheckOrder { mend: asked.yes })
+        .await
+        .with_context(|| format!("checking the disk of {name}"))?;
+    wait::until(center, name, Goal::Idle, asked.timeout).await?;
+    let now = center.environment(name).await.with_context(|| format!("looking at {name}"))?;
+    let told = now.disk_check.filter(|check| ordered.disk_check.as_ref() != Some(check));
+    let check = told.with_context(|| format!("the check of {name} has ended, and nobody says how"))?;
+    let is_damaged = check.found.verdict == Verdict::Damaged;
+    let next = match is_damaged && !asked.yes {
+        true => format!("; to mend it: lodge env fsck {name} --yes (lodge env snapshot {name} keeps it as it is first)"),
+        false => String::new(),
+    };
+    out.show(&check, |_| {
+        format!("{}the disk of {name}: {}{next}\n", view::plain_lines(&check.found.text), view::verdict(&check.found))
+    })?;
+    Ok(if is_damaged { DAMAGED } else { OK })
+}
+
+/// Give an environment a new system.
+pub async fn reinstall(center: &Center, asked: &Reinstall, out: &Out) -> Result<()> {
+    let name = &asked.name;
+    let now = center.environment(name).await.with_context(|| format!("looking at {name}"))?;
+    let template = asked.template.as_ref().unwrap_or(&now.spec.template);
+    let kept = if asked.no_snapshot { "" } else { ", and are kept as a snapshot" };
+    let gone = now.old.as_ref().map(|_| "; what is at /old now goes").unwrap_or_default();
+    let line = view::environment_line(&now);
+    let what = format!("{name} gets a new system from {template}: its files move to /old{kept}{gone}. Now: {line}");
+    if !out.confirm(asked.confirm, &what, true)? {
+        return Ok(());
+    }
+    let order = ReinstallOrder { template: asked.template.clone(), snapshot: !asked.no_snapshot };
+    center.reinstall_environment(name, &order).await.with_context(|| format!("reinstalling {name}"))?;
+    finish(center, name, asked.wait, Goal::Anew(now.epoch), "is stopped, kept as a snapshot and given a new system", out).await
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lodge_model::environment::order::{Address, TaskOutcome, Usage};
+use lodge_model::environment::order::{Address, DiskCheck, TaskOutcome, Usage, Verdict};
 use lodge_model::environment::spec::Restart;
 use lodge_model::environment::view::{EnvironmentView, Phase, RepairView, SnapshotView};
 
@@ -92,6 +92,16 @@ pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], sett
         let at = done.at.map(|at| time(at, setting))?;
         Some(("move", format!("{at}: {}", super::moved(done))))
     }));
+    if let Some(old) = &view.old {
+        let snapshot = old.snapshot.as_ref().map(|name| format!("; snapshot {name} is the old system")).unwrap_or_default();
+        rows.push((
+            "reinstalled",
+            format!("{}: what was made from {} is at /old{snapshot}", time(old.since, setting), old.template),
+        ));
+    }
+    if let Some(check) = &view.disk_check {
+        rows.push(("disk check", format!("{}: {}", time(check.at, setting), verdict(&check.found))));
+    }
     if let Some(repair) = &view.repair {
         rows.extend(self::repair(view, repair, setting));
     }
@@ -123,6 +133,21 @@ fn repair(view: &EnvironmentView, repair: &RepairView, setting: &Setting) -> Vec
     }
     rows.extend(repair.mended.lines().filter(|line| !line.trim().is_empty()).map(|line| ("e2fsck", line.to_owned())));
     rows
+}
+
+/// What a check of a disk has found, in a sentence.
+pub fn verdict(found: &DiskCheck) -> String {
+    let words = match found.verdict {
+        Verdict::InOrder => "it is in order",
+        Verdict::Mended => "it was damaged, and is in order again",
+        Verdict::Damaged => "it is damaged",
+    };
+    match found.has_journal {
+        true => format!(
+            "{words}; it was not shut down, and its journal is played back at its next start, which may mend some of that"
+        ),
+        false => words.to_owned(),
+    }
 }
 
 /// Its phase; one under repair says so.
@@ -217,7 +242,7 @@ pub fn plan(steps: &[Step]) -> String {
 pub fn outcome(outcome: &TaskOutcome) -> String {
     match outcome {
         TaskOutcome::Running { percent } => format!("{percent} %"),
-        TaskOutcome::Done { .. } => "done".into(),
+        TaskOutcome::Done { .. } | TaskOutcome::Checked(_) => "done".into(),
         TaskOutcome::Failed { error } => format!("failed: {error}"),
     }
 }

@@ -24,6 +24,8 @@ pub fn environment(name: &str) -> EnvironmentView {
         created: "2026-11-22T08:00:00Z".parse().unwrap(),
         started: Some("2026-11-22T09:00:00Z".parse().unwrap()),
         tasks: Vec::new(),
+        old: None,
+        disk_check: None,
         repair: None,
         moving: None,
         moves: Vec::new(),

@@ -312,6 +312,13 @@ pub enum TaskKind {
         /// Name of the snapshot.
         snapshot: String,
     },
+    /// Check all of the file system on the disk of an environment that does not run.
+    CheckDisk {
+        /// Whose disk.
+        environment: EnvironmentId,
+        /// Mend what is wrong with it; nothing is written otherwise.
+        mend: bool,
+    },
     /// Make the disk of a new environment from that of another one (frozen for it, if it runs here).
     Clone {
         /// Whose disk is copied.
@@ -359,9 +366,35 @@ pub enum TaskOutcome {
         #[serde(default)]
         template: Option<TemplateRef>,
     },
+    /// A disk has been checked.
+    Checked(DiskCheck),
     /// Not done, and it left nothing behind.
     Failed {
         /// For people.
         error: String,
     },
+}
+
+/// What a check of a disk has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskCheck {
+    /// In one word.
+    pub verdict: Verdict,
+    /// The environment was not shut down: its journal holds what was written last, and is played back at its next start, or when the disk is
+    /// mended. Until then some of it may look wrong that is not.
+    pub has_journal: bool,
+    /// What e2fsck says, its beginning; empty where all is in order.
+    pub text: String,
+}
+
+/// How a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nothing is wrong.
+    InOrder,
+    /// Something was wrong, and is not any more.
+    Mended,
+    /// Something is wrong.
+    Damaged,
 }

@@ -5,6 +5,8 @@
 //! | `GET,POST /environments`; `GET,PATCH,DELETE /environments/{name}` | list, create (`Spec`), show, change (`Change`), destroy |
 //! | `POST /environments/{name}/{start,stop,restart,kill}` | `stop` lets its init shut down, `kill` does not ask |
 //! | `GET,POST /environments/{name}/snapshots`, `DELETE …/{snapshot}`, `POST …/{snapshot}/rollback` | snapshots (`SnapshotOrder`) |
+//! | `POST /environments/{name}/fsck` | check the disk of one that is stopped (`CheckOrder`) |
+//! | `POST /environments/{name}/reinstall` | a new system, with the old files at `/old` (`ReinstallOrder`) |
 //! | `POST /environments/{name}/repair`, `POST /environments/{name}/repair/finish` | open its files to a clean system, and give them back (`RepairOrder`, `RepairEnd`) |
 //! | `POST /environments/{name}/clone` | a new environment with a copy of the disk (`CloneOrder`) |
 //! | `GET /environments/{name}/exec?command=…&command=…&tty=`, `GET …/console` | WebSocket (`session`) |
@@ -25,7 +27,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::order::{Address, TaskOutcome, TemplateMeta, Usage};
+use super::order::{Address, DiskCheck, TaskOutcome, TemplateMeta, Usage};
 use super::spec::Spec;
 use crate::drain::MoveView;
 use crate::ids::{Digest, EnvironmentId};
@@ -105,6 +107,12 @@ pub struct EnvironmentView {
     /// It is under repair: node, state, addresses and usage are those of its repair environment as soon as that is `open`.
     #[serde(default)]
     pub repair: Option<RepairView>,
+    /// It was reinstalled, and what was there before is at `/old`.
+    #[serde(default)]
+    pub old: Option<OldView>,
+    /// What the last check of its disk has found.
+    #[serde(default)]
+    pub disk_check: Option<DiskCheckView>,
     /// The move that is going on.
     #[serde(default)]
     pub moving: Option<MoveView>,
@@ -132,6 +140,51 @@ pub struct RepairView {
     pub ends: bool,
     /// What was mended of the file system before it was opened, as e2fsck tells it; empty where it was in order.
     pub mended: String,
+}
+
+/// What an environment was before it was reinstalled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OldView {
+    /// The template that it was made from.
+    pub template: String,
+    /// When it was reinstalled.
+    pub since: Timestamp,
+    /// The snapshot that was taken before; going back to it brings the old system back.
+    pub snapshot: Option<String>,
+}
+
+/// Body of `POST /environments/{name}/reinstall`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReinstallOrder {
+    /// What the new system is made from; the template of the same name as now where it is left out.
+    pub template: Option<String>,
+    /// Keep the disk as a snapshot first.
+    pub snapshot: bool,
+}
+
+impl Default for ReinstallOrder {
+    fn default() -> Self {
+        Self { template: None, snapshot: true }
+    }
+}
+
+/// The last check of a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskCheckView {
+    /// When it ended.
+    pub at: Timestamp,
+    /// What it has found.
+    #[serde(flatten)]
+    pub found: DiskCheck,
+}
+
+/// Body of `POST /environments/{name}/fsck`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckOrder {
+    /// Mend what is wrong; nothing is written otherwise.
+    pub mend: bool,
 }
 
 /// Body of `POST /environments/{name}/repair`. What is left out is as the environment has it.

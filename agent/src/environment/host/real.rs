@@ -6,6 +6,7 @@
 //! | `look.rs` | what is found, from kernel tables and `/run` alone |
 //! | `owner.rs` | the owner record on the share |
 //! | `disk.rs` | the lock, the loop device, the disk's file system |
+//! | `check.rs` | e2fsck, gentle and thorough |
 //! | `superblock.rs` | what a disk claims to be, before anything acts on it |
 //! | `template.rs` | the node's cache of templates and their mounts |
 //! | `root.rs` | template, disk and overlay as an environment's root |
@@ -19,6 +20,7 @@
 //! It remembers nothing but the node's name and boot: what must be known later is a small file in the environment's directory below `/run`,
 //! which goes with everything else when it is let go of or when the node restarts.
 
+mod check;
 mod config;
 mod container;
 mod disk;

@@ -141,7 +141,7 @@ pub fn begin(cluster: &mut Cluster, busy: &BTreeSet<EnvironmentId>, now: Timesta
             _ if is_last => true,
             _ if !is_heard || busy.contains(&environment.id) => false,
             Some((to, _)) => {
-                let is_warm = warm.contains(&(*to, environment.template_now().digest.clone()));
+                let is_warm = warm.contains(&(*to, environment.template_now().digest));
                 let waited = now.duration_since(moving.planned);
                 (is_warm || waited >= WARM_PATIENCE || waited < SignedDuration::ZERO) && budget.take(moving.from, *to)
             }
@@ -167,7 +167,7 @@ fn warm(cluster: &Cluster) -> BTreeSet<(NodeId, lodge_model::ids::Digest)> {
     let used = cluster.environments.values().filter_map(|environment| {
         let runs = matches!(environment.report.as_ref()?.state, State::Running { .. });
         let node = environment.place.as_ref()?.node;
-        runs.then(|| (node, environment.template_now().digest.clone()))
+        runs.then(|| (node, environment.template_now().digest))
     });
     said.chain(used).collect()
 }

@@ -9,19 +9,21 @@
 //! 3. `request::finish` has it stopped and, if asked, the disk put back; then `follow` drops the note, and the next epoch is the
 //!    environment's own.
 
+pub mod reinstall;
 pub mod request;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use lodge_model::environment::order::{Address, Beside, TaskKind, TaskOutcome, TemplateRef};
+use lodge_model::environment::order::{Address, Beside, TaskKind, TaskOutcome, TemplateMeta, TemplateRef};
 use lodge_model::environment::view::RepairView;
 use lodge_model::ids::EnvironmentId;
 use serde::{Deserialize, Serialize};
 
 use super::records::{Environment, Goal, Task};
 use super::settle::Cluster;
+pub use reinstall::Old;
 
 /// What the host name of a repair environment ends with.
 const SUFFIX: &str = "-repair";
@@ -70,19 +72,26 @@ impl Environment {
         self.repair.as_ref().filter(|repair| self.epoch > repair.after)
     }
 
-    /// What its root is made from.
-    pub fn template_now(&self) -> &TemplateRef {
-        self.repair_now().map_or(&self.template, |repair| &repair.template)
+    /// What its root is made from. What is shown another root besides is never moved live: that root is no part of a checkpoint, nor is what
+    /// a repair environment has in memory.
+    pub fn template_now(&self) -> TemplateRef {
+        let template = self.repair_now().map_or(&self.template, |repair| &repair.template);
+        let movable = template.meta.movable && self.beside().is_none();
+        TemplateRef { meta: TemplateMeta { movable, ..template.meta.clone() }, ..template.clone() }
     }
 
     /// What it is shown besides its root.
     pub fn beside(&self) -> Option<Beside> {
-        self.repair_now().map(|_| Beside::Repair { template: self.template.clone() })
+        let old = || self.old.as_ref().map(|old| Beside::Old { template: old.template.clone(), generation: old.generation });
+        self.repair_now().map(|_| Beside::Repair { template: self.template.clone() }).or_else(old)
     }
 
-    /// Every template that it needs, or will when it is repaired.
+    /// Every template that it needs, or may need again.
     pub fn templates(&self) -> impl Iterator<Item = &TemplateRef> {
-        std::iter::once(&self.template).chain(self.repair.as_ref().map(|repair| &repair.template))
+        let repair = self.repair.iter().map(|repair| &repair.template);
+        let systems = self.snapshots.iter().filter_map(|kept| kept.system.as_ref());
+        let old = self.old.iter().chain(systems.clone().filter_map(|system| system.old.as_ref())).map(|old| &old.template);
+        std::iter::once(&self.template).chain(repair).chain(systems.map(|system| &system.template)).chain(old)
     }
 
     /// Its addresses in this epoch, and the name servers that go with them.
@@ -113,9 +122,11 @@ impl Environment {
         self.repair.as_ref().map_or(&self.spec.node, |repair| &repair.node).as_deref()
     }
 
-    /// Whether this snapshot is the one that is taken between its end and its repair.
+    /// Whether this snapshot is the one that is taken between its end and its repair or reinstallation.
     pub fn is_kept_by(&self, wanted: &str) -> bool {
-        self.repair.as_ref().is_some_and(|repair| repair.after == self.epoch && repair.snapshot.as_deref() == Some(wanted))
+        let repair = self.repair.iter().map(|repair| (repair.after, &repair.snapshot));
+        let old = self.old.iter().map(|old| (old.after, &old.snapshot));
+        repair.chain(old).any(|(after, snapshot)| after == self.epoch && snapshot.as_deref() == Some(wanted))
     }
 }
 
@@ -140,11 +151,10 @@ pub fn follow(cluster: &mut Cluster) {
 /// repair does not end, and nothing is started until somebody has decided.
 pub fn has_failed(environment: &mut Environment, what: &TaskKind) {
     match what {
-        TaskKind::Snapshot { snapshot, .. } if environment.is_kept_by(snapshot) => {
-            if let Some(repair) = environment.repair.take() {
-                environment.goal = repair.was;
-            }
-        }
+        TaskKind::Snapshot { snapshot, .. } if environment.is_kept_by(snapshot) => match environment.repair.take() {
+            Some(repair) => environment.goal = repair.was,
+            None => reinstall::has_failed(environment, snapshot),
+        },
         TaskKind::Rollback { .. } => {
             if let Some(repair) = environment.repair.as_mut().filter(|repair| repair.ends) {
                 repair.ends = false;

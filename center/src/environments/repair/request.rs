@@ -1,14 +1,14 @@
 //! What operators and users ask about repairs: begin one, end it.
 
 use jiff::Timestamp;
-use lodge_model::environment::order::{TaskKind, TemplateMeta, TemplateRef, Want};
+use lodge_model::environment::order::{TaskKind, TemplateRef, Want};
 use lodge_model::environment::spec::check_ssh_key;
-use lodge_model::environment::view::{EnvironmentView, RepairEnd, RepairOrder};
+use lodge_model::environment::view::{CheckOrder, EnvironmentView, RepairEnd, RepairOrder};
 
 use super::{Addresses, Repair, is_whole};
 use crate::auth::Caller;
 use crate::environments::records::{Environment, Goal};
-use crate::environments::{claims, reconcile, request, snapshots, tasks};
+use crate::environments::{claims, reconcile, request, snapshots, tasks, view};
 use crate::fault::Fault;
 use crate::flow::World;
 use crate::records::NameClaim;
@@ -102,6 +102,24 @@ pub fn finish(
     request::finish(tx, world, &before, environment, now)
 }
 
+/// Check the disk of one that is stopped, and mend it if asked.
+pub fn check(
+    tx: &Tx,
+    world: &World,
+    caller: &Caller,
+    name: &str,
+    order: CheckOrder,
+    now: Timestamp,
+) -> Result<EnvironmentView, Fault> {
+    let environment = snapshots::with_disk(request::find_kept(tx, caller, name)?)?;
+    if environment.goal == Goal::Running || environment.place.is_some() {
+        return Err(Fault::conflict(format!("{name} has not been stopped; stop it first: lodge env stop {name}")));
+    }
+    is_idle(tx, &environment)?;
+    tasks::order(tx, TaskKind::CheckDisk { environment: environment.id, mend: order.mend }, now)?;
+    view::named(tx, world, caller, name)
+}
+
 /// What keeps it from being repaired now.
 fn refuse(tx: &Tx, environment: &Environment, order: &RepairOrder) -> Result<(), Fault> {
     let name = &environment.spec.name;
@@ -112,10 +130,7 @@ fn refuse(tx: &Tx, environment: &Environment, order: &RepairOrder) -> Result<(),
             repair.since
         )));
     }
-    if let Some(task) = tasks::about(tx, environment.id)?.first() {
-        let what = tasks::words(&task.what, environment.id);
-        return Err(Fault::conflict(format!("{name}: the {what} is not done yet; wait for it")));
-    }
+    is_idle(tx, environment)?;
     match &order.node {
         Some(node) if tx.get::<NameClaim>(node)?.is_none() => {
             Err(Fault::bad_input(format!("node: there is no node {node}; lodge node ls lists them")))
@@ -124,18 +139,24 @@ fn refuse(tx: &Tx, environment: &Environment, order: &RepairOrder) -> Result<(),
     }
 }
 
-/// The clean system: never moved live, for what it has in memory is not on any disk.
+/// Nobody works on its disk.
+pub(super) fn is_idle(tx: &Tx, environment: &Environment) -> Result<(), Fault> {
+    let Some(task) = tasks::about(tx, environment.id)?.into_iter().next() else { return Ok(()) };
+    let (name, what) = (&environment.spec.name, tasks::words(&task.what, environment.id));
+    Err(Fault::conflict(format!("{name}: the {what} is not done yet; wait for it")))
+}
+
+/// The clean system.
 fn clean(tx: &Tx, environment: &Environment, asked: Option<&str>) -> Result<(String, TemplateRef), Fault> {
     let (name, found) = match asked {
         Some(name) => (name.to_owned(), templates::find(tx, name)?),
         None => (environment.spec.template.clone(), environment.template.clone()),
     };
-    let meta = TemplateMeta { movable: false, ..found.meta };
-    Ok((name, TemplateRef { meta, ..found }))
+    Ok((name, found))
 }
 
 /// Whoever has the disk lets go of it, cleanly; what it is next is started in another epoch.
-fn hand_over(environment: &mut Environment) {
+pub(super) fn hand_over(environment: &mut Environment) {
     environment.moving = None;
     environment.given_back = None;
     environment.goal = Goal::Running;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use lodge_model::api::{Heartbeat, Orders, Register};
 use lodge_model::drain::{Cause, DrainOrder, Leaving, MoveOrder, Power};
+use lodge_model::environment::order::{TaskKind, TaskOutcome, TaskReport};
+use lodge_model::environment::view::{RepairEnd, RepairOrder};
 use lodge_model::fence::{FenceOutcome, Fenced, MarkAge, Signs};
 use lodge_model::ids::EnvironmentId;
 use lodge_model::layout::Slot;
@@ -12,7 +14,8 @@ use lodge_model::node::Role;
 
 use super::*;
 use crate::environments::drain;
-use crate::environments::records::Goal;
+use crate::environments::records::{Goal, Task};
+use crate::environments::repair::request as repair;
 use crate::failover::{incident, look::look};
 
 /// An agent: it does what its newest orders say, one step at a time, and remembers nothing over a boot.
@@ -92,7 +95,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => node.clone().prop_map(Event::Boots),
         1 => node.clone().prop_map(Event::Leaves),
         3 => which.clone().prop_map(Event::Create),
-        4 => (which.clone(), 0..5u8).prop_map(|(which, what)| Event::Ask(which, what)),
+        4 => (which.clone(), 0..9u8).prop_map(|(which, what)| Event::Ask(which, what)),
         2 => which.prop_map(Event::Move),
         2 => (node.clone(), any::<bool>()).prop_map(|(node, by_itself)| Event::Drain(node, by_itself)),
         1 => node.clone().prop_map(Event::Undrain),
@@ -326,6 +329,9 @@ impl Play {
             1 => request::stop(tx, world, &who, name, now).map(drop),
             2 => request::kill(tx, world, &who, name, now).map(drop),
             3 => request::restart(tx, world, &who, name, now).map(drop),
+            5 | 6 => repair::begin(tx, world, &who, name, &RepairOrder { snapshot: what == 5, ..RepairOrder::default() }, now)
+                .map(drop),
+            7 | 8 => repair::finish(tx, world, &who, name, RepairEnd { rollback: what == 8 }, now).map(drop),
             _ => request::destroy(tx, world, &who, name, now).map(drop),
         });
     }
@@ -336,6 +342,11 @@ impl Play {
         for agent in self.agents.iter().filter(|agent| !self.server.cut.contains(&agent.name())) {
             for (id, _) in agent.held.iter().filter(|(_, held)| held.runs) {
                 assert!(running.insert(*id), "{id} runs twice");
+            }
+        }
+        for task in self.rig.run(|tx| tx.list::<Task>()).iter().filter(|task| task.node.is_some()) {
+            if let TaskKind::Rollback { environment, .. } = task.what {
+                assert!(!running.contains(&environment), "{environment} runs while its disk is put back");
             }
         }
     }
@@ -393,6 +404,9 @@ impl Agent {
             let restarts_done = self.held.get(&order.id).map_or(0, |held| held.started_for);
             Report { restarts_done, ..says(order, state) }
         });
+        let tasks = self.orders.iter().flat_map(|orders| &orders.tasks);
+        let done = || TaskOutcome::Done { bytes: 0, template: None };
+        let tasks = tasks.map(|task| TaskReport { id: task.id, outcome: done() });
         Heartbeat {
             boot: self.boot,
             share: ShareHealth::Mounted { probe_ms: 1 },
@@ -400,7 +414,7 @@ impl Agent {
             problem: None,
             phases: vec![],
             environments: reports.collect(),
-            tasks: vec![],
+            tasks: tasks.collect(),
             warm: self.orders.iter().flat_map(|orders| &orders.warm).map(|template| template.digest.clone()).collect(),
             last_words: vec![],
             reached: vec![],
@@ -444,6 +458,7 @@ proptest! {
         prop_assert!(play.rig.run(|tx| tx.list::<Node>()).iter().all(|node| node.ban.is_none()));
         for environment in play.rig.run(|tx| tx.list::<Environment>()) {
             let holders = play.agents.iter().filter(|agent| agent.held.get(&environment.id).is_some_and(|held| held.runs)).count();
+            prop_assert!(environment.goal != Goal::Running || environment.repair.as_ref().is_none_or(|repair| !repair.ends));
             match environment.goal {
                 Goal::Running => prop_assert_eq!((holders, environment.phase), (1, Phase::Running), "{:?}", environment),
                 Goal::Stopped | Goal::Killed | Goal::Ended => prop_assert_eq!((holders, environment.place), (0, None)),

@@ -1,10 +1,11 @@
 //! Repairs, from the request to the end, with nodes that are played by hand.
 
-use lodge_model::environment::order::{Beside, Task, TaskKind, TaskOutcome, TaskReport};
-use lodge_model::environment::view::{RepairEnd, RepairOrder};
+use lodge_model::environment::order::{Beside, DiskCheck, Task, TaskKind, TaskOutcome, TaskReport, TemplateRef, Verdict};
+use lodge_model::environment::view::{CheckOrder, ReinstallOrder, RepairEnd, RepairOrder};
+use lodge_model::ids::Digest;
 
 use super::*;
-use crate::environments::repair::request as repair;
+use crate::environments::repair::{reinstall, request as repair};
 use crate::environments::snapshots;
 
 impl Rig {
@@ -224,4 +225,78 @@ fn what_cannot_be_repaired_is_told() {
         repair::begin(tx, &rig.world, &Caller::User { name: "bob".into() }, "web1", &RepairOrder::default(), at(rig.now))
     });
     assert!(why(stranger).contains("no environment"));
+}
+
+#[test]
+fn a_disk_is_checked_when_nobody_has_it_and_what_was_found_is_kept() {
+    let rig = Rig::new();
+    rig.running();
+    let check = |mend| {
+        let (order, now) = (CheckOrder { mend }, at(rig.now));
+        let asked = rig.store.transact_blocking(|tx| repair::check(tx, &rig.world, &Caller::Operator, "web1", order, now));
+        rig.plan();
+        asked
+    };
+    assert!(why(check(false)).contains("has not been stopped"));
+    rig.run(|tx| request::stop(tx, &rig.world, &Caller::Operator, "web1", at(rig.now)).map(drop));
+    rig.plan();
+    assert!(why(check(false)).contains("has not been stopped"), "not while its node has it");
+    rig.lets_go();
+    check(true).unwrap();
+    assert!(why(check(true)).contains("mending of its disk is not done yet"));
+    rig.run(|tx| request::start(tx, &rig.world, &Caller::Operator, "web1", at(rig.now)).map(drop));
+    rig.plan();
+    assert_eq!(rig.view("web1").reason, "its disk is being checked", "it is not started under it");
+    let found = DiskCheck { verdict: Verdict::Mended, has_journal: false, text: "FIXED".into() };
+    rig.does(TaskOutcome::Checked(found.clone()));
+    assert_eq!(rig.view("web1").disk_check.map(|check| check.found), Some(found));
+    rig.runs();
+}
+
+#[test]
+fn a_reinstalled_one_is_another_system_until_it_is_rolled_back() {
+    let rig = Rig::new();
+    let (_, own) = rig.running();
+    let other = TemplateRef { digest: Digest::from_digest([8; 32]), ..own.template.clone() };
+    let state = TemplateState::Ready { image: other.clone() };
+    rig.run(|tx| tx.put(&Template { name: "other".into(), created: at(1), state: state.clone(), version: 1 }));
+    let again = |template: Option<&str>| {
+        let (order, now) = (ReinstallOrder { template: template.map(str::to_owned), snapshot: true }, at(rig.now));
+        let asked =
+            rig.store.transact_blocking(|tx| reinstall::reinstall(tx, &rig.world, &Caller::Operator, "web1", &order, now));
+        rig.plan();
+        asked
+    };
+    assert!(why(again(Some("nothing"))).contains("nothing"));
+    // Without its snapshot it is as it was.
+    again(Some("other")).unwrap();
+    rig.lets_go();
+    rig.does(failed());
+    let (_, same) = rig.runs();
+    assert_eq!((same.template.clone(), same.beside), (own.template.clone(), None));
+    assert_eq!(rig.view("web1").spec.template, "tiny");
+
+    again(Some("other")).unwrap();
+    rig.lets_go();
+    rig.does(done());
+    let (_, new) = rig.runs();
+    assert_eq!((&new.template.digest, new.name.as_str()), (&other.digest, "web1"));
+    assert_eq!(new.beside, Some(Beside::Old { template: own.template.clone(), generation: 2 }));
+    let view = rig.view("web1");
+    let snapshot = view.old.unwrap().snapshot.unwrap();
+    assert_eq!(view.spec.template, "other");
+    let used = rig.store.transact_blocking(|tx| crate::templates::remove(tx, "tiny", at(rig.now)));
+    assert!(used.is_err(), "the old system needs its template");
+
+    rig.run(|tx| request::stop(tx, &rig.world, &Caller::Operator, "web1", at(rig.now)).map(drop));
+    rig.plan();
+    rig.lets_go();
+    rig.run(|tx| snapshots::rollback(tx, &rig.world, &Caller::Operator, "web1", &snapshot, at(rig.now)).map(drop));
+    rig.plan();
+    rig.does(done());
+    rig.run(|tx| request::start(tx, &rig.world, &Caller::Operator, "web1", at(rig.now)).map(drop));
+    rig.plan();
+    let (_, back) = rig.runs();
+    assert_eq!((back.template, back.beside), (own.template, None));
+    assert_eq!((rig.view("web1").spec.template.as_str(), rig.view("web1").old), ("tiny", None));
 }

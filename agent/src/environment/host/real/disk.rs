@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lodge_model::environment::order::{Assignment, Beside};
+use lodge_model::environment::order::Assignment;
 use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::lock::{self, Locked};
@@ -15,19 +15,15 @@ use lodge_sys::program::Program;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use super::check::check;
 use super::layout::{BESIDE, BESIDE_LOWER, LOWER, NEW_DISK, Note, PRIVATE, ROOT, SCRATCH, private_dir, remove_file};
-use super::superblock::Superblock;
 use super::{Real, StepError};
 use crate::{consoles, durable};
 
 /// How long the share may take to answer who has a lock.
 const LOCK_LIMIT: Duration = Duration::from_secs(15);
 /// How long the kernel may take to let go of a disk that nothing uses any more.
-const DETACH_LIMIT: Duration = Duration::from_secs(30);
-/// How often a file system is mended before it is given up.
-const MENDING_RUNS: u32 = 3;
-/// Characters of what e2fsck says that are kept.
-const LONGEST_REPORT: usize = 4000;
+pub(super) const DETACH_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes that are read ahead of a sequential reader: a round trip to the share has to pay.
 const READ_AHEAD: u64 = 4 << 20;
 
@@ -120,34 +116,6 @@ impl Real {
         self.layout.notes(id).write(Note::Checked, &size)
     }
 
-    /// Check and repair its file system. One that Lodge has not made for this environment is checked as a whole, and is then its own.
-    pub(super) fn check_disk(&self, id: EnvironmentId) -> Result<(), StepError> {
-        let device = self.need_loop(id)?;
-        if self.is_mounted(id, PRIVATE)? {
-            return Err(anyhow!("it is mounted").into());
-        }
-        let disk = self.layout.disk(id);
-        let size = fs::metadata(&disk).with_context(|| format!("looking at {}", disk.display()))?.len();
-        let own = id.0.as_u128();
-        let is_known = ours(&device.path, size)? == Some(own);
-        let notes = self.layout.notes(id);
-        if notes.read::<Assignment>(Note::Order).is_some_and(|order| matches!(order.beside, Some(Beside::Repair { .. }))) {
-            // It may have been mended by a check that was cut short afterwards.
-            let before: String = notes.read(Note::Mended).unwrap_or_default();
-            notes.write(Note::Mended, &(before + &mend(&device.path)?))?;
-        } else {
-            check(&device.path, if is_known { &["-p"] } else { &["-f", "-p"] })?;
-        }
-        // A repair may have brought an older superblock back.
-        match ours(&device.path, size)? {
-            None => return Err(anyhow!("there is no file system on {}", disk.display()).into()),
-            Some(uuid) if uuid == own => {}
-            Some(_) => drop(Program::Tune2fs.call(["-U", &id.to_string()]).arguments([&device.path]).run()?),
-        }
-        let size = if self.layout.growing(id).exists() { file_system_size(&device.path)? } else { size };
-        Ok(notes.write(Note::Checked, &size)?)
-    }
-
     /// Make it larger; never smaller.
     pub(super) fn grow_disk(&self, id: EnvironmentId, size: u64) -> Result<(), StepError> {
         let device = self.need_loop(id)?;
@@ -229,7 +197,7 @@ impl Real {
         Ok(devices.filter(|device| environment_of(&device.backing) == Some(id)).collect())
     }
 
-    fn need_loop(&self, id: EnvironmentId) -> Result<LoopDevice> {
+    pub(super) fn need_loop(&self, id: EnvironmentId) -> Result<LoopDevice> {
         self.loop_of(id)?.ok_or_else(|| anyhow!("its disk is not attached"))
     }
 }
@@ -263,51 +231,7 @@ pub(super) fn lock_file(path: &Path) -> Result<File> {
     lock().with_context(|| format!("locking {}", path.display()))
 }
 
-/// The id on a disk of so many bytes; `None` where no superblock is found, of which there are copies.
-fn ours(device: &Path, size: u64) -> Result<Option<u128>, StepError> {
-    let Some(found) = Superblock::read(device)? else { return Ok(None) };
-    let refuse = |why| StepError::Refused(format!("its disk is not one that Lodge makes, and is left alone: {why}"));
-    found.is_ours(size).map(|()| Some(found.uuid())).map_err(refuse)
-}
-
-/// Check a file system, with more force when it needs it. What cannot be repaired safely by itself is repaired as far as it can be: a
-/// server that does not start serves nobody.
-fn check(device: &Path, options: &[&str]) -> Result<()> {
-    let call = |options: &[&str], accept: &[i32]| Program::E2fsck.call(options).arguments([device]).accept(accept).run();
-    let first = call(options, &[0, 1, 4])?;
-    if first.code == 4 {
-        tracing::warn!("{} needs a full repair: {}", device.display(), first.text().trim());
-        let second = call(&["-f", "-y"], &[0, 1])?;
-        tracing::warn!("{} was repaired: {}", device.display(), second.text().trim());
-    }
-    Ok(())
-}
-
-/// Check all of a file system and mend whatever is wrong with it. What was mended, in e2fsck's words; empty where all was well. A second
-/// run is needed where the first one found another superblock.
-fn mend(device: &Path) -> Result<String> {
-    let mut said = String::new();
-    for _ in 0..MENDING_RUNS {
-        let run = Program::E2fsck.call(["-f", "-y"]).arguments([device]).accept(&[0, 1, 4]).run()?;
-        match run.code {
-            0 => return Ok(said),
-            _ => said.push_str(&run.text()),
-        }
-        said = shortened(&said);
-        tracing::warn!("{} was mended: {}", device.display(), said.trim());
-    }
-    bail!("its file system has faults that e2fsck cannot mend: {}", said.trim())
-}
-
-/// The beginning of a long text.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_REPORT) {
-        Some((end, _)) => format!("{}\n… and more\n", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
-}
-
-fn file_system_size(device: &Path) -> Result<u64> {
+pub(super) fn file_system_size(device: &Path) -> Result<u64> {
     let text = Program::Dumpe2fs.call(["-h"]).arguments([device]).run()?.text();
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
     let size = value("Block count:").zip(value("Block size:")).and_then(|(count, size)| count.checked_mul(size));

@@ -20,7 +20,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Longest file that is looked at.
 const LONGEST: u64 = 1 << 20;
-const RECORD: &str = "guest.json";
+/// Where what was written last is noted, on the disk.
+pub(super) const RECORD: &str = "guest.json";
 
 /// What was written last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

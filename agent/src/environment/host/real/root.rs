@@ -12,7 +12,7 @@
 //! it, and the host's root has no id on these disks. So an id on a disk can never mean somebody of the host.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -23,8 +23,9 @@ use lodge_sys::mount::{mounts, unmount};
 use lodge_sys::tree::{Tree, Trust};
 use nix::errno::Errno;
 
-use super::Real;
-use super::layout::{BESIDE, BESIDE_LOWER, LOWER, Note, PRIVATE, ROOT, SCRATCH, private_dir};
+use super::disk::sync_dir;
+use super::layout::{BESIDE, BESIDE_LOWER, LOWER, Note, PRIVATE, ROOT, SCRATCH, private_dir, remove_file};
+use super::{Real, guest};
 
 /// How often, and after which pause, an unmount is tried again while it is busy.
 const BUSY_TRIES: u32 = 20;
@@ -67,7 +68,7 @@ impl Real {
         let at = |name: &str| self.layout.on_node(id).join(name);
         let (layers, own) = match beside {
             Beside::Repair { .. } => (at(PRIVATE), SCRATCH),
-            Beside::Old { .. } => bail!("it is of a version of Lodge that keeps old files in another way"),
+            Beside::Old { generation, .. } => (set_aside(order.id_base, &at(PRIVATE), *generation)?, PRIVATE),
         };
         if own == SCRATCH && !self.is_mounted(id, SCRATCH)? {
             private_dir(&at(SCRATCH))?;
@@ -140,6 +141,33 @@ fn unmount_idle(target: &Path) -> Result<()> {
         }
     }
     unmount(target)
+}
+
+/// What is set aside for the n-th time has this name on the disk.
+const SET_ASIDE: &str = "old-";
+
+/// What was written above the old system is set aside, once for each reinstallation: the rename is the moment at which it is so. What was
+/// set aside before goes. Where it is kept.
+fn set_aside(id_base: u32, private: &Path, generation: u32) -> Result<PathBuf> {
+    let kept = private.join(format!("{SET_ASIDE}{generation}"));
+    let (upper, old) = (private.join("up"), kept.join("up"));
+    with_file_owner(id_base, || {
+        if !old.exists() {
+            fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
+            // The new system's files are nobody's yet.
+            remove_file(&private.join(guest::RECORD))?;
+            fs::create_dir_all(&upper).with_context(|| format!("making {}", upper.display()))?;
+            fs::rename(&upper, &old).with_context(|| format!("renaming {} to {}", upper.display(), old.display()))?;
+        }
+        for entry in fs::read_dir(private).with_context(|| format!("listing {}", private.display()))?.flatten() {
+            let is_older = entry.file_name().to_str().is_some_and(|name| name.starts_with(SET_ASIDE)) && entry.path() != kept;
+            if is_older {
+                fs::remove_dir_all(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+            }
+        }
+        sync_dir(private)
+    })?;
+    Ok(kept)
 }
 
 /// What e2fsck has found without a name is put where it can be seen: in `lost+found` of the root, not beside it.

@@ -48,6 +48,11 @@ impl Superblock {
         self.array(0x68).map_or(0, u128::from_be_bytes)
     }
 
+    /// Whether its journal holds what is not in its place yet (`needs_recovery`): it was not unmounted.
+    pub(super) fn has_journal(&self) -> bool {
+        self.u32(0x60) & 0x4 != 0
+    }
+
     /// Whether it is such as Lodge makes, on a device of so many bytes; if not, why.
     pub(super) fn is_ours(&self, device: u64) -> Result<(), String> {
         for (kind, offset, allowed) in FEATURES {

@@ -36,6 +36,7 @@ impl Real {
                 remove_file(&part(&path))?;
                 Ok(TaskDone::default())
             }
+            TaskKind::CheckDisk { environment, mend } => self.with_disk(*environment, || self.inspect(*environment, *mend)),
             TaskKind::Clone { from, to } => {
                 private_dir(&self.layout.on_share(*to))?;
                 let target = self.layout.disk(*to);
@@ -69,7 +70,7 @@ impl Real {
             }
         }
         let found = fs::metadata(target).with_context(|| format!("looking at {}", target.display()))?;
-        Ok(TaskDone { bytes: found.blocks() * 512 })
+        Ok(TaskDone { bytes: found.blocks() * 512, ..TaskDone::default() })
     }
 
     fn copy_frozen(&self, id: EnvironmentId, disk: &Path, target: &Path, progress: &dyn Progress) -> Result<()> {

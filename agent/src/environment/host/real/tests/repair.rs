@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
-use lodge_model::environment::order::Beside;
+use lodge_model::environment::order::{Beside, Verdict};
 use lodge_sys::idmap::with_file_owner;
 
 use super::super::layout::BESIDE;
@@ -126,5 +126,67 @@ fn what_has_lost_its_name_is_found_in_what_is_repaired() {
         let data = names.iter().find(|path| path.exists()).unwrap_or_else(|| panic!("{names:?}"));
         assert_eq!(fs::read_to_string(data).unwrap(), "precious\n");
         let_go(&node, &repair);
+    });
+}
+
+#[test]
+fn a_reinstalled_one_has_a_new_system_and_its_old_files_beside_it() {
+    on_site(|site| {
+        let node = site.node(1);
+        let order = site.order(1);
+        used(&node, &order);
+        let on_node = node.layout.on_node(order.id);
+        let (root, beside) = (on_node.join("root"), on_node.join(BESIDE));
+        for generation in [1, 2] {
+            let old = Some(Beside::Old { template: order.template.clone(), generation });
+            let new = Assignment { epoch: u64::from(generation) + 1, beside: old, ..order.clone() };
+            // The second time it is as it was left.
+            open(&node, &new);
+            assert!(root.join("sbin/init").exists() && !root.join("root/data").exists(), "a clean system");
+            let data = if generation == 1 { "root/data" } else { "root/second" };
+            assert!(beside.join(data).exists() && beside.join("etc/hostname").exists());
+            assert_eq!(beside.join("root/data").exists(), generation == 1, "what was there before that is gone");
+            twice(&node, new.id, &Action::Create(new.clone().into()));
+            assert_eq!(fs::read_to_string(root.join("etc/hostname")).unwrap(), "web1\n");
+            assert!(root.join("root/.ssh/authorized_keys").exists(), "the keys are written again");
+            twice(&node, new.id, &Action::Start);
+            let Container::Running { pid, .. } = node.look(new.id, &[]).unwrap().container else { panic!() };
+            assert!(PathBuf::from(format!("/proc/{pid}/root/old/{data}")).exists());
+            with_file_owner(new.id_base, || Ok(fs::write(root.join("root/second"), "new\n")?)).unwrap();
+            twice(&node, new.id, &Action::Kill);
+            twice(&node, new.id, &Action::Delete);
+            let_go(&node, &new);
+            let _ = fs::remove_file(console_of(order.id));
+        }
+    });
+}
+
+#[test]
+fn a_disk_is_looked_at_without_a_write_and_mended_when_asked() {
+    on_site(|site| {
+        let node = site.node(1);
+        let order = site.order(1);
+        used(&node, &order);
+        let disk = node.layout.disk(order.id);
+        let check = |mend| {
+            let done = node.task(&TaskKind::CheckDisk { environment: order.id, mend }, &Silent).unwrap();
+            assert!(node.loops_of(order.id).unwrap().is_empty(), "its disk is let go of");
+            done.check.unwrap()
+        };
+        assert_eq!((check(false).verdict, check(true).verdict), (Verdict::InOrder, Verdict::InOrder));
+        run("/usr/sbin/debugfs", &["-w", "-R", "sif <12> links_count 77", text(&disk)]);
+        let before = fs::read(&disk).unwrap();
+        let found = check(false);
+        assert!(found.verdict == Verdict::Damaged && found.text.contains("ref count"), "{found:?}");
+        assert!(fs::read(&disk).unwrap() == before, "nothing is written");
+        let mended = check(true);
+        assert!(
+            mended.verdict == Verdict::Mended && mended.text.contains("FIXED") || mended.text.contains("MODIFIED"),
+            "{mended:?}"
+        );
+        assert_eq!(check(false).verdict, Verdict::InOrder);
+        let _held = super::super::disk::lock_file(&disk).unwrap();
+        let refused = node.task(&TaskKind::CheckDisk { environment: order.id, mend: true }, &Silent).unwrap_err().to_string();
+        assert!(refused.contains("somebody else has it"), "{refused}");
     });
 }
