@@ -91,7 +91,7 @@ pub fn look(name: &str, goal: Goal, view: Option<&EnvironmentView>) -> Standing 
         (false, Goal::Running | Goal::RunningAfter(_) | Goal::Anew(_) | Goal::Repair | Goal::Repaired, Phase::Ended) => {
             Standing::Never(view::environment_line(view))
         }
-        (false, _, Phase::Destroying) => Standing::Never(format!("{name} is being removed")),
+        (false, goal, Phase::Destroying) if goal != Goal::Gone => Standing::Never(format!("{name} is being removed")),
         (false, ..) => Standing::NotYet(view::environment_line(view)),
     }
 }
@@ -175,6 +175,7 @@ mod tests {
             assert!(!reached(Goal::Gone, &view));
         }
         assert_eq!(look("web1", Goal::Gone, None), Standing::Reached("web1 is gone".into()));
+        assert!(matches!(look("web1", Goal::Gone, Some(&in_phase(Destroying))), Standing::NotYet(_)));
     }
 
     #[test]
