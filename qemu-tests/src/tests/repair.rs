@@ -25,6 +25,8 @@ const NAME: &str = "mend1";
 const PATIENCE: [&str; 3] = ["--wait", "--timeout", "20m"];
 /// Its data: written once, and there after every repair.
 const DATA: &str = "dd if=/dev/urandom of=/root/data bs=64k count=8 2>&1 && sync && sha256sum /root/data";
+/// Exit status of `lodge env fsck` where there are faults.
+const DAMAGED: i32 = 7;
 /// As a stranger inside, to become root by this password.
 const BECOME_ROOT: &str = "setpriv --reuid 65534 --clear-groups sh -c 'echo found-again | su -c \"id -u\"' 2>&1";
 
@@ -36,11 +38,13 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let data = site.operator.exec(NAME, DATA)?;
     let data = data.lines().last().context("no digest of its data")?.to_owned();
     let broken = Broken { site, hosting: &hosting, id: made.id.to_string(), port, data };
-    let walks: [(&str, fn(&Broken) -> Result<String>); 4] = [
+    let walks: [(&str, fn(&Broken) -> Result<String>); 6] = [
         ("no init, no fstab", no_init),
         ("a full disk, put back once", full_disk),
         ("bytes of ext4 overwritten", overwritten),
+        ("the same, mended by fsck", fsck),
         ("a lost password", lost_password),
+        ("reinstalled, and rolled back", reinstalled),
     ];
     let mut told = Vec::new();
     for (name, walk) in walks {
@@ -164,12 +168,45 @@ fn full_disk(broken: &Broken) -> Result<String> {
     Ok(format!("{} in use", used.join(", then ")))
 }
 
-fn overwritten(broken: &Broken) -> Result<String> {
+/// Its disk, stopped: superblock, group descriptors, and what is next to them are gone. What is told of it before anything is done.
+fn overwrite(broken: &Broken) -> Result<()> {
     broken.lodge(&["env", "stop", NAME, "--wait"])?;
     let disk = format!("{}/{}/{}/{}", paths::SHARE_DATA, share::ENVIRONMENTS, broken.id, share::DISK);
-    // Superblock, group descriptors, and what is next to them.
     let overwrite = format!("dd if=/dev/urandom of={disk} bs=4k count=16 conv=notrunc,fsync 2>&1");
     broken.site.rack.machine(CENTER)?.run(&overwrite)?;
+    let looked = broken.site.operator.try_lodge(&["env", "fsck", NAME])?;
+    let said = String::from_utf8_lossy(&looked.stdout).into_owned();
+    let is_told = looked.status.code() == Some(DAMAGED) && said.contains("it is damaged") && said.contains("--yes");
+    hold(is_told, || format!("lodge env fsck: {}: {said}", looked.status))
+}
+
+fn fsck(broken: &Broken) -> Result<String> {
+    overwrite(broken)?;
+    let said = broken.lodge(&["env", "fsck", NAME, "--yes"])?;
+    hold(said.contains("is in order again"), || format!("lodge env fsck --yes: {said}"))?;
+    let said = broken.lodge(&["env", "fsck", NAME])?;
+    broken.lodge(&["env", "start", NAME, "--wait"])?;
+    broken.is_whole()?;
+    Ok(said.trim().to_owned())
+}
+
+fn reinstalled(broken: &Broken) -> Result<String> {
+    broken.lodge(&["env", "reinstall", NAME, "--yes", "--wait", "--timeout", "20m"])?;
+    let now = broken.now()?;
+    let snapshot = now.old.and_then(|old| old.snapshot).context("no snapshot was taken")?;
+    let said = broken.ssh("ls /root; sha256sum < /old/root/data; echo mine > /old/root/note && cat /old/root/note")?;
+    let digest = broken.data.split_whitespace().next().unwrap_or_default();
+    hold(said.starts_with(digest) && said.trim().ends_with("mine"), || format!("in the new system: {said:?}"))?;
+    broken.lodge(&["env", "stop", NAME, "--wait"])?;
+    broken.lodge(&["env", "rollback", NAME, &snapshot, "--yes", "--wait"])?;
+    broken.lodge(&["env", "start", NAME, "--wait"])?;
+    broken.is_whole()?;
+    broken.exec("test ! -e /old")?;
+    Ok(format!("/old was there, and snapshot {snapshot} brought it back"))
+}
+
+fn overwritten(broken: &Broken) -> Result<String> {
+    overwrite(broken)?;
     let now = broken.repair()?;
     let mended = now.repair.map(|repair| repair.mended).unwrap_or_default();
     hold(mended.lines().count() > 2, || format!("of what was mended it says {mended:?}"))?;

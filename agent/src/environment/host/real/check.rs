@@ -107,7 +107,7 @@ pub(super) fn check(device: &Path, options: &[&str]) -> Result<()> {
 
 /// Look for faults, and write nothing. Whether there are none, and what e2fsck says of them.
 fn look(device: &Path) -> Result<(bool, String)> {
-    let run = Program::E2fsck.call(["-f", "-n"]).arguments([device]).accept(&[0, 4, 8]).run()?;
+    let run = Program::E2fsck.call(["-f", "-n"]).arguments([device]).accept(&[0, 4, 8, 12]).run()?;
     match run.code {
         0 => Ok((true, String::new())),
         _ => Ok((false, shortened(&run.text()))),

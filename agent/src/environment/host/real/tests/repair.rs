@@ -185,6 +185,10 @@ fn a_disk_is_looked_at_without_a_write_and_mended_when_asked() {
             "{mended:?}"
         );
         assert_eq!(check(false).verdict, Verdict::InOrder);
+        let overwritten = File::options().write(true).open(&disk).unwrap();
+        overwritten.write_all_at(&[0xA5; 64 << 10], 0).unwrap();
+        assert_eq!((check(false).verdict, check(true).verdict), (Verdict::Damaged, Verdict::Mended));
+        assert_eq!(check(false).verdict, Verdict::InOrder);
         let _held = super::super::disk::lock_file(&disk).unwrap();
         let refused = node.task(&TaskKind::CheckDisk { environment: order.id, mend: true }, &Silent).unwrap_err().to_string();
         assert!(refused.contains("somebody else has it"), "{refused}");
