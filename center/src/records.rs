@@ -77,7 +77,7 @@ pub struct Node {
     pub problem: Option<String>,
     /// Last sign of life of its agent, at most `live::WRITE_AFTER` old while it lives.
     pub seen: Option<Timestamp>,
-    /// Why it went down in order; cleared by the next sign of life.
+    /// Why it went down in order; cleared by the next registration.
     pub off: Option<String>,
     /// Its newest orders.
     pub orders: Option<Orders>,

@@ -174,7 +174,7 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
     }
     let fencing = Fencing::of(&nodes, &incident::open(tx)?, cluster.settings.patience);
     let mut tried = reach::orders(cluster);
-    let absent = farewell::absent(cluster);
+    let absent = farewell::absent(cluster, &nodes);
     let reader = farewell::reader(cluster, &nodes);
     for mut node in nodes {
         let holder = node.registered.as_ref().map(|registered| (node.id, registered.boot));

@@ -199,7 +199,7 @@ fn go_on(tx: &Tx, before: &Incident, nodes: &[Node], facts: &Facts, plan: &Plan)
             incident.waits = unconfirmed(share, &incident.name) + &silent;
         }
         (_, Some(worker))
-            if now.duration_since(worker.heard) <= SignedDuration::try_from(facts.timing.suspect).unwrap_or_default() =>
+            if !worker.is_gone && now.duration_since(worker.heard) <= SignedDuration::try_from(facts.timing.suspect).unwrap_or_default() =>
         {
             end(&mut incident, Step::Returned, "all signs of it are good again; nothing was taken from it", now);
         }

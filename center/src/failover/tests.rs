@@ -290,6 +290,19 @@ fn whoever_writes_its_file_works_on_and_is_heard_of_when_it_is_back() {
 }
 
 #[test]
+fn what_was_said_before_the_last_word_and_comes_after_it_counts_for_nothing() {
+    let mut rig = Rig::new();
+    rig.run(|tx| node::off(tx, &rig.world, id(2), "poweroff by its power button", at(rig.now)));
+    assert!(rig.beat(2, Signs::default()).register_again);
+    assert!(rig.state(2).off.is_some());
+    // Silent without a word, even with nothing on it, it may have left one on the share; that is looked for.
+    rig.later(20, &[1]);
+    assert_eq!(rig.live(&[1]).absent, [id(3)]);
+    rig.registers(2, BOOT);
+    assert!(rig.state(2).off.is_none());
+}
+
+#[test]
 fn an_operators_word_is_an_entry_too_and_bans_whoever_is_on_after_all() {
     let mut rig = Rig::new();
     rig.run(|tx| request::disarm(tx, &order("by hand"), at(1)));

@@ -74,11 +74,12 @@ pub fn register(tx: &Tx, world: &World, id: NodeId, said: &Register, now: Timest
 pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp) -> Result<Orders, Fault> {
     let mut whole = find(tx, id)?;
     let node = whole.node.as_mut().ok_or_else(|| anyhow::anyhow!("node {id} has vanished"))?;
-    if node.registered.as_ref().is_none_or(|registered| registered.boot != said.boot) {
+    // Who has said that the node goes down says nothing after it: this was said before, and whoever is there still registers.
+    if node.off.is_some() || node.registered.as_ref().is_none_or(|registered| registered.boot != said.boot) {
         let known = node.orders.clone();
         return Ok(Orders { register_again: true, ..known.unwrap_or_else(|| Orders::none(&node.name)) });
     }
-    let told_before = (node.share.clone(), node.carried_out, node.problem.clone(), node.off.take(), node.seen);
+    let told_before = (node.share.clone(), node.carried_out, node.problem.clone(), node.seen);
     node.share = said.share.clone();
     node.carried_out = said.generation;
     node.problem = said.problem.clone();
@@ -91,7 +92,6 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
         tx.wake();
     }
     let is_same = (&node.share, node.carried_out, &node.problem) == (&told_before.0, told_before.1, &told_before.2);
-    let was_off = told_before.3.is_some();
     if world.live.has_warm(id, &said.warm) | world.live.saw(id, now) {
         tx.replan();
     }
@@ -99,7 +99,7 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     report::take_in(tx, world, id, said, now)?;
     let (state, _) = whole.state(&world.live, now);
     let node_told = whole.node.as_ref().and_then(|node| node.told);
-    if !is_same || has_phases || was_off || node_told != Some(state) || is_due(told_before.4, now) || order_is_old(&whole, now)
+    if !is_same || has_phases || node_told != Some(state) || is_due(told_before.3, now) || order_is_old(&whole, now)
     {
         whole.save(tx, world, now)?;
     }

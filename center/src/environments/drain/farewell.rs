@@ -19,12 +19,16 @@ use crate::fault::Fault;
 use crate::records::Node;
 use crate::store::Tx;
 
-/// Nodes that have something and are silent: somebody who is well is to look for their last words. The server of the share sees them first.
-pub fn absent(cluster: &Cluster) -> Vec<NodeId> {
+/// Nodes that are silent and have not said why, or have something still: somebody who is well is to look for their last words. The server of
+/// the share sees them first.
+pub fn absent(cluster: &Cluster, nodes: &[Node]) -> Vec<NodeId> {
     let places = cluster.environments.values().filter_map(|environment| environment.place.as_ref());
     let holders: BTreeSet<(NodeId, BootId)> = places.map(|place| (place.node, place.boot)).collect();
-    let holds = |room: &Room| room.boot.is_some_and(|boot| !room.has_ended(boot) && holders.contains(&(room.node, boot)));
-    cluster.rooms.iter().filter(|room| !room.silent.is_empty() && holds(room)).map(|room| room.node).collect()
+    let is_off = |room: &Room| nodes.iter().any(|node| node.id == room.node && node.off.is_some());
+    let is_missed = |room: &Room| {
+        room.boot.is_some_and(|boot| !room.has_ended(boot) && (holders.contains(&(room.node, boot)) || !is_off(room)))
+    };
+    cluster.rooms.iter().filter(|room| !room.silent.is_empty() && is_missed(room)).map(|room| room.node).collect()
 }
 
 /// Who looks.
