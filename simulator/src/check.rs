@@ -97,6 +97,12 @@ impl Simulation {
         })
     }
 
+    /// Everything that runs: which environment, where, with which epoch.
+    pub(crate) fn running(&self) -> Vec<(EnvironmentId, &str, u64)> {
+        let on = self.nodes.iter().filter(|node| node.is_on);
+        on.flat_map(|node| node.host.running().into_iter().map(|(id, epoch)| (id, node.name.as_str(), epoch))).collect()
+    }
+
     /// The nodes that run an environment.
     pub(crate) fn copies(&self, id: EnvironmentId) -> Vec<&str> {
         let runs = |node: &&crate::machine::Node| node.is_on && node.host.running().iter().any(|(running, _)| *running == id);
@@ -121,7 +127,7 @@ impl Simulation {
             let node = self.nodes.iter().find(|node| node.id == drain.node)?;
             let is_at_rest = match drain.state {
                 // It starts anew, and that is its end.
-                _ if drain.goes_down || drain.then.is_some() => false,
+                DrainState::Drained if drain.goes_down || drain.then.is_some() => false,
                 DrainState::Drained => certificate.is_some_and(|one| one.counts.are_zero()) && node.host.held().is_empty(),
                 DrainState::Draining => !drain.waits.is_empty() && drain.deadline.is_none(),
                 DrainState::Certifying => !node.is_on,

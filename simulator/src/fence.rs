@@ -93,7 +93,7 @@ impl Simulation {
         }
     }
 
-    /// The node writes its heartbeat file if it can. Whether it must start anew, and why.
+    /// The node writes its heartbeat file if it can. Whether it must end what it runs and start anew, and why (`agent/src/lifeline/stand.rs`).
     pub(crate) fn lifeline(&mut self, node: usize) -> Option<&'static str> {
         let now = self.now;
         let fenced = self.fence_orders(node).and_then(|orders| orders.fenced);
@@ -114,7 +114,8 @@ impl Simulation {
             return Some("learns that it is fenced, and starts anew");
         }
         let is_lost = now >= machine.marked + give_up && now >= machine.heard + give_up;
+        let is_alone = !machine.reaches_center && !machine.reaches_share;
         let runs = !machine.host.running().is_empty();
-        (is_lost && runs).then_some("reaches neither share nor center, and starts anew")
+        (is_lost && is_alone && runs).then_some("reaches nobody, and starts anew")
     }
 }

@@ -89,6 +89,13 @@ impl Machine {
         }
     }
 
+    /// Everything that runs is ended.
+    pub fn kill_all(&self) {
+        for (id, _) in self.running() {
+            self.kernel().end(id, KILLED);
+        }
+    }
+
     /// An init ends by itself.
     pub fn end(&self, id: EnvironmentId, status: i32) {
         self.kernel().end(id, status);

@@ -73,6 +73,38 @@ pub fn play(events: &[(u64, u64)]) -> Result<Option<Broken>> {
     Ok(None)
 }
 
+/// A schedule that has come to rest, and then an hour without the center, in which agents die and the network is bad: everything runs on, with
+/// the epochs that it has (invariant 6). What broke, if anything did.
+pub fn without_center(seed: u64) -> Result<Option<Broken>> {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0xa3a7);
+    let mut simulation = Simulation::new(seed, &[1 << 30; 3], true)?;
+    let mut lines: Vec<String> = (1..=ENVIRONMENTS).map(|number| format!("env e{number}")).collect();
+    for _ in 0..8 {
+        lines.extend([event(&mut random, 3), format!("wait {}", random.u32(0..5))]);
+    }
+    lines.extend(["calm".to_owned(), format!("settle {PATIENCE}"), "center kill".to_owned()]);
+    for line in &lines {
+        simulation.command(line)?;
+    }
+    let before = format!("{:?}", simulation.running());
+    for _ in 0..60 {
+        let node = random.usize(1..=3);
+        let event = match random.u32(0..4) {
+            0 => format!("agent n{node}"),
+            1 => format!("cut n{node} center"),
+            2 => format!("heal n{node}"),
+            _ => format!("weather lost={} late=500 latest=20000", random.u32(0..1000)),
+        };
+        simulation.command(&event)?;
+        simulation.command("wait 60")?;
+    }
+    let after = format!("{:?}", simulation.running());
+    if before != after {
+        simulation.broken.get_or_insert(format!("without the center {before} became {after}"));
+    }
+    Ok(simulation.broken())
+}
+
 fn event(random: &mut fastrand::Rng, workers: usize) -> String {
     let node = format!("n{}", random.usize(1..=workers));
     let environment = format!("e{}", random.u32(1..=ENVIRONMENTS));

@@ -116,8 +116,12 @@ impl Share {
         }
     }
 
-    /// Whether a client may start what it holds: it has the lock, and the owner record is its own (invariant 1).
+    /// Whether a client may start what it holds: it has the lock, and the owner record is its own (invariant 1). One that wakes up in the
+    /// middle of a start, shut out, may begin what cannot write a byte.
     pub fn may_start(&mut self, id: EnvironmentId, client: Client, epoch: u64) {
+        if self.banned.get(&client.node) == Some(&client.boot) {
+            return;
+        }
         let disk = self.disks.get(&id).cloned().unwrap_or_default();
         let is_owner =
             |owner: &Owner| (owner.epoch, owner.node, owner.boot) == (epoch, client.node, client.boot) && !owner.released;

@@ -24,6 +24,14 @@ fn schedules_of_failures_come_to_rest() {
     println!("{SCHEDULES} schedules came to rest");
 }
 
+#[test]
+fn nothing_ends_because_the_center_is_away() {
+    for seed in 0..8 {
+        let broken = schedule::without_center(seed).expect("simulating");
+        assert_eq!(broken, None, "seed {seed}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

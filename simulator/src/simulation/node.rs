@@ -130,6 +130,11 @@ impl Simulation {
             self.carry_out_bans();
         }
         if let Some(why) = self.lifeline(node) {
+            // A machine that goes down already is not started anew by init.
+            if self.nodes[node].going.is_some() {
+                self.nodes[node].host.kill_all();
+                return self.look(node, boot);
+            }
             self.power_off(node, why);
             self.queue.plan(now + 2000, Event::Boot { node });
             return Ok(());
