@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::{
-    EnvOptions, Options,
+    EnvOptions, Options, Part,
     disk::{self, Disk},
     guest::{Engine, Guest, NEIGHBOUR, number},
     result::{Bar, Samples, Table},
@@ -25,10 +25,14 @@ pub fn run(options: &EnvOptions) -> Result<Table> {
     let mut table = Table::new("env");
     guest.order(NEIGHBOUR, 0, "256M")?;
     guest.answering([0])?;
-    starts(&guest, &options.shared, &mut table)?;
-    // Before the work on files: what that leaves in the kernel's memory goes away at any time.
-    memory(&guest, options, &mut table)?;
-    files(&guest, &disk, &options.shared, &mut table)?;
+    // Work on files comes last: what that leaves in the kernel's memory goes away at any time.
+    for part in [Part::Starts, Part::Memory, Part::Files].into_iter().filter(|part| options.part.contains(part)) {
+        match part {
+            Part::Starts => starts(&guest, &options.shared, &mut table)?,
+            Part::Memory => memory(&guest, options, &mut table)?,
+            Part::Files => files(&guest, &disk, &options.shared, &mut table)?,
+        }
+    }
     Ok(table)
 }
 

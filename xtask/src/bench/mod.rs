@@ -10,7 +10,7 @@ mod result;
 mod watcher;
 
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// What the command takes.
 #[derive(Args)]
@@ -48,9 +48,23 @@ pub struct Options {
 pub struct EnvOptions {
     #[command(flatten)]
     shared: Options,
+    /// Only these parts.
+    #[arg(long, value_enum, value_name = "PART,…", value_delimiter = ',', default_values_t = [Part::Starts, Part::Memory, Part::Files])]
+    part: Vec<Part>,
     /// How many environments and LXC containers are idle at the same time for the figures of memory.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 10, 50], value_parser = clap::value_parser!(u8).range(1..=50))]
     idle: Vec<u8>,
+}
+
+/// A part of `bench env`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// From the command to the answer of sshd.
+    Starts,
+    /// What idle ones cost.
+    Memory,
+    /// Work on files.
+    Files,
 }
 
 /// Run it; a bar that is not held is an error, after everything was shown.
