@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::TryStreamExt as _;
 use lodge_sys::packet::PacketSocket;
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+};
 use rtnetlink::{
     LinkUnspec, RouteMessageBuilder,
     packet_route::{
@@ -40,17 +43,17 @@ const IPV6: [(&str, &str); 4] = [("accept_ra", "0"), ("autoconf", "0"), ("accept
 /// Which groups may open ICMP sockets.
 const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
 
-/// Kernel indices of what `eth0` is paired with and of `eth0`; `None` where there is none.
+/// Kernel indices of what `eth0` is paired with (0: with nothing) and of `eth0`; `None` where there is none.
 pub fn peer(namespace: &fs::File) -> Result<Option<(u32, u32)>> {
     within(namespace, || {
         runtime()?.block_on(async {
             let link = Netlink::connect()?.find(NAME).await?;
-            Ok(link.and_then(|link| {
+            Ok(link.map(|link| {
                 let paired = link.attributes.iter().find_map(|attribute| match attribute {
                     LinkAttribute::Link(index) => Some(*index),
                     _ => None,
                 });
-                Some((paired?, link.header.index))
+                (paired.unwrap_or(0), link.header.index)
             }))
         })
     })
@@ -75,12 +78,13 @@ pub fn set_up(namespace: &fs::File, plan: &Plan) -> Result<()> {
 /// Say where each address is, from its own link.
 pub fn announce(namespace: &fs::File, plan: &Plan) -> Result<()> {
     within(namespace, || {
-        let index = runtime()?.block_on(async { index(&Netlink::connect()?).await })?;
+        let index = if_nametoindex(NAME).with_context(|| format!("looking for {NAME}"))?;
         let socket = PacketSocket::open(index, frames::ARP)?;
         for (address, _) in &plan.addresses {
             let frame = frames::announcement(plan.mac, *address)?;
             socket.send(&frame).with_context(|| format!("announcing {address}"))?;
         }
+        socket.close_later();
         Ok(())
     })
 }

@@ -116,7 +116,7 @@ pub fn links() -> Result<Vec<Link>> {
 pub fn bring_up(config: Option<&NetworkAnswer>, on: On, log: &mut dyn FnMut(&str)) -> Result<Lease> {
     let runtime = runtime()?;
     let (uplink, source) = runtime.block_on(async {
-        let mut netlink = Netlink::connect()?;
+        let mut netlink = Netlink::listen()?;
         netlink.raise_all().await?;
         match config {
             Some(config) => Ok((fixed::set_up(&mut netlink, config, on, log).await?, Source::Fixed)),

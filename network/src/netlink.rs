@@ -41,16 +41,26 @@ pub const LOOPBACK: u32 = 1;
 
 type Messages = Box<dyn futures_util::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send + Unpin>;
 
-/// A connection to the kernel that also hears of changed links. Needs a tokio runtime around it.
+/// A connection to the kernel. Needs a tokio runtime around it.
 pub struct Netlink {
     pub(crate) handle: Handle,
     messages: Messages,
 }
 
 impl Netlink {
+    /// One that asks, and hears of nothing.
     pub fn connect() -> Result<Self> {
-        let (connection, handle, messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).context("connecting to rtnetlink")?;
+        Self::hearing(&[])
+    }
+
+    /// One that also hears of changed links. Where it is not awaited for long, news take the room that answers need, and those are lost:
+    /// everything that is asked by it needs a time limit.
+    pub fn listen() -> Result<Self> {
+        Self::hearing(&[MulticastGroup::Link])
+    }
+
+    fn hearing(groups: &[MulticastGroup]) -> Result<Self> {
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(groups).context("connecting to rtnetlink")?;
         tokio::spawn(connection);
         Ok(Self { handle, messages: Box::new(messages.map(|(message, _)| message)) })
     }
@@ -86,7 +96,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// Returns when a link has changed; more changes may have been heard of by then.
+    /// Returns when a link has changed, of which `listen` hears; more changes may have been heard of by then.
     pub async fn changed(&mut self) {
         if self.messages.next().await.is_none() {
             // The kernel closed the socket; the caller's own time limit goes on.

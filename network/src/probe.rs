@@ -84,6 +84,7 @@ fn ask(link: &str, addresses: &[IpAddr]) -> Result<Vec<Taken>> {
             }
         }
     }
+    sockets.into_iter().for_each(PacketSocket::close_later);
     Ok(taken)
 }
 

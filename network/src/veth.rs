@@ -7,7 +7,7 @@
 //! It assumes that `agent network` has made the bridge, and that the caller is root of the host. The calls block. They may be made from
 //! several threads at once for different environments.
 
-use std::{collections::BTreeSet, fs::File, net::IpAddr, os::fd::AsRawFd as _, time::Duration};
+use std::{collections::BTreeSet, fs::File, net::IpAddr, os::fd::AsRawFd as _, thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::TryStreamExt as _;
@@ -132,7 +132,7 @@ pub fn detach(id: EnvironmentId) -> Result<()> {
 
 /// The environments of which anything is here, a link or a guard: what `detach` would remove.
 pub fn list() -> Result<BTreeSet<EnvironmentId>> {
-    // No link without a guard, unless somebody else flushed the rules: those links are found by their alias.
+    // Nothing is connected without a guard, unless somebody else flushed the rules: those links are found by their alias.
     let links: Vec<LinkMessage> = runtime()?.block_on(async {
         let netlink = Netlink::connect()?;
         netlink.handle.link().get().execute().try_collect().await.context("listing links")
@@ -179,13 +179,19 @@ pub fn port_name(id: EnvironmentId) -> String {
 fn connect(pid: u32, spec: &LinkSpec) -> Result<()> {
     let plan = spec.plan()?;
     let namespace = namespace(pid)?;
-    let addresses = plan.addresses.iter().map(|(ip, _)| *ip).collect();
-    guard::set(&Guard { id: spec.id, mac: plan.mac, addresses })?;
+    let guard = Guard { id: spec.id, mac: plan.mac, addresses: plan.addresses.iter().map(|(ip, _)| *ip).collect() };
     let runtime = runtime()?;
-    let mut netlink = runtime.block_on(async { Netlink::connect() })?;
-    let port = runtime.block_on(async { ensure_pair(&netlink, spec.id, &plan, &namespace).await })?;
+    let netlink = runtime.block_on(async { Netlink::connect() })?;
+    // A pair that is no port carries nothing: its guard is set meanwhile.
+    let port = thread::scope(|scope| {
+        let guarded = scope.spawn(|| guard::set(&guard));
+        let made = runtime.block_on(ensure_pair(&netlink, spec.id, &plan, &namespace));
+        guarded.join().map_err(|_| anyhow!("the thread that sets the guard panicked"))??;
+        made
+    })?;
+    runtime.block_on(ensure_port(&netlink, port, spec.id, &plan))?;
     inside::set_up(&namespace, &plan)?;
-    runtime.block_on(async { forwarding(&mut netlink, &port_name(spec.id)).await })?;
+    runtime.block_on(forwarding(&port_name(spec.id)))?;
     inside::announce(&namespace, &plan)?;
     runtime.block_on(async {
         let whole =
@@ -199,20 +205,29 @@ fn namespace(pid: u32) -> Result<File> {
     File::open(&path).with_context(|| format!("opening {path}"))
 }
 
-/// The pair is there, its host's end a port of the bridge that only this environment's frames go to, and up. Returns that end's index.
+/// The pair is there. Returns the index of the host's end.
 async fn ensure_pair(netlink: &Netlink, id: EnvironmentId, plan: &Plan, namespace: &File) -> Result<u32> {
     let name = port_name(id);
-    let bridge = netlink.bridge().await?;
-    let mut end = netlink.find(&name).await?;
+    let end = netlink.find(&name).await?;
     let other = inside::peer(namespace)?;
-    let is_pair = end.as_ref().is_some_and(|end| other == Some((end.header.index, End::read(end).peer)));
-    if !is_pair {
-        remove(netlink, id).await?;
-        inside::remove(namespace)?;
-        make_pair(netlink, &name, plan, &bridge, namespace).await?;
-        end = netlink.find(&name).await?;
+    if let Some(end) = end.as_ref().filter(|end| other == Some((end.header.index, End::read(end).peer))) {
+        return Ok(end.header.index);
     }
-    let index = end.ok_or_else(|| anyhow!("{name} went away"))?.header.index;
+    if end.is_some() {
+        remove(netlink, id).await?;
+    }
+    if other.is_some() {
+        inside::remove(namespace)?;
+    }
+    make_pair(netlink, &name, plan, &netlink.bridge().await?, namespace).await?;
+    let made = netlink.find(&name).await?;
+    Ok(made.ok_or_else(|| anyhow!("{name} went away"))?.header.index)
+}
+
+/// The host's end, of this index, is a port of the bridge that only this environment's frames go to, and up.
+async fn ensure_port(netlink: &Netlink, index: u32, id: EnvironmentId, plan: &Plan) -> Result<()> {
+    let name = port_name(id);
+    let bridge = netlink.bridge().await?;
     forbid_ipv6(&name)?;
     let up = LinkUnspec::new_with_index(index).controller(bridge.index).up().build();
     netlink.handle.link().set(up).execute().await.with_context(|| format!("setting {name} up"))?;
@@ -221,8 +236,7 @@ async fn ensure_pair(netlink: &Netlink, id: EnvironmentId, plan: &Plan, namespac
     netlink.handle.link().set_port(port).execute().await.with_context(|| format!("setting the port {name} up"))?;
     let entry = netlink.handle.neighbours().add_bridge(index, &plan.mac.0).state(NeighbourState::Noarp);
     let entry = entry.flags(NeighbourFlags::Controller).replace();
-    entry.execute().await.with_context(|| format!("telling the bridge that {} is at {name}", plan.mac))?;
-    Ok(index)
+    entry.execute().await.with_context(|| format!("telling the bridge that {} is at {name}", plan.mac))
 }
 
 async fn make_pair(netlink: &Netlink, name: &str, plan: &Plan, bridge: &Bridge, namespace: &File) -> Result<()> {
@@ -244,7 +258,8 @@ async fn remove(netlink: &Netlink, id: EnvironmentId) -> Result<()> {
 }
 
 /// Until the port forwards: what is announced before goes nowhere.
-async fn forwarding(netlink: &mut Netlink, name: &str) -> Result<()> {
+async fn forwarding(name: &str) -> Result<()> {
+    let mut netlink = Netlink::listen()?;
     let wait = async {
         loop {
             let link = netlink.find(name).await?.ok_or_else(|| anyhow!("{name} went away"))?;

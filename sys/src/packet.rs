@@ -50,6 +50,12 @@ impl PacketSocket {
             }
         }
     }
+
+    /// Close it without waiting for that: the kernel first lets every processor finish with it, which takes tens of milliseconds.
+    pub fn close_later(self) {
+        // Without a thread it is closed here.
+        let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(move || drop(self));
+    }
 }
 
 impl AsFd for PacketSocket {

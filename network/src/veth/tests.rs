@@ -99,7 +99,7 @@ fn the_link_goes_with_the_namespace_and_the_guard_is_told_of() {
     // As when its init ends; netlink tells when the kernel is through with it.
     lab.node.run(move || {
         runtime().unwrap().block_on(async move {
-            let mut netlink = Netlink::connect().unwrap();
+            let mut netlink = Netlink::listen().unwrap();
             drop(environment);
             while netlink.find(&port_name(spec(5).id)).await.unwrap().is_some() {
                 netlink.changed().await;
@@ -231,23 +231,25 @@ fn what_was_cut_short_is_completed_or_cleared_away() {
     let make = |cut: usize, tid: u32| {
         lab.node.run(move || {
             let plan = spec(5).plan().unwrap();
-            guard::set(&Guard { id: spec(5).id, mac: plan.mac, addresses: vec![] }).unwrap();
+            if cut != 1 {
+                guard::set(&Guard { id: spec(5).id, mac: plan.mac, addresses: vec![] }).unwrap();
+            }
             let namespace = namespace(tid).unwrap();
             runtime().unwrap().block_on(async {
                 let netlink = Netlink::connect().unwrap();
-                let bridge = netlink.bridge().await.unwrap();
-                if cut == 1 {
-                    make_pair(&netlink, &port_name(spec(5).id), &plan, &bridge, &namespace).await.unwrap();
-                } else if cut >= 2 {
-                    ensure_pair(&netlink, spec(5).id, &plan, &namespace).await.unwrap();
+                if cut >= 1 {
+                    let port = ensure_pair(&netlink, spec(5).id, &plan, &namespace).await.unwrap();
+                    if cut >= 3 {
+                        ensure_port(&netlink, port, spec(5).id, &plan).await.unwrap();
+                    }
                 }
             });
-            if cut == 3 {
+            if cut == 4 {
                 inside::set_up(&namespace, &plan).unwrap();
             }
         });
     };
-    for cut in 0..=3 {
+    for cut in 0..=4 {
         let environment = Space::new();
         make(cut, environment.tid);
         assert_eq!(lab.node.run(|| look(spec(5).id).unwrap()), Presence::Partly, "cut {cut}");
