@@ -17,8 +17,10 @@ fn try_write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let temporary = dir.join(format!(".{}.new", name.to_string_lossy()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    // A file left by an earlier try keeps its mode at open(2).
-    file.set_permissions(Permissions::from_mode(mode)).or_else(ignore_vfat)?;
+    // A file left by an earlier try keeps its mode at open(2). On the share each change is a way there and back.
+    if file.metadata()?.permissions().mode() & 0o7777 != mode {
+        file.set_permissions(Permissions::from_mode(mode)).or_else(ignore_vfat)?;
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

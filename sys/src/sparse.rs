@@ -45,6 +45,18 @@ fn try_copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64) -> Result
     Ok(copied)
 }
 
+/// Put what is written of a file, at its place, onto something that is all zeros and at least as long, and see it on the disk.
+pub fn put(from: &Path, onto: &Path) -> Result<()> {
+    let put = || -> Result<()> {
+        let source = File::open(from).context("opening the source")?;
+        let target = File::options().write(true).open(onto).context("opening the target")?;
+        let length = source.metadata().context("looking at the source")?.len();
+        copy_data(&source, &target, length, &mut |_, _| Ok(()))?;
+        target.sync_all().context("syncing the target")
+    };
+    put().with_context(|| format!("putting {} onto {}", from.display(), onto.display()))
+}
+
 fn copy_data(source: &File, target: &File, length: u64, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<u64> {
     let mut copied = 0;
     let mut at = 0;
@@ -126,6 +138,20 @@ mod tests {
         copy.read_exact_at(&mut bytes[..3], (512 << 20) - 3).unwrap();
         assert_eq!(&bytes[..3], b"end");
         assert!(copy.metadata().unwrap().blocks() < 1000, "{} blocks", copy.metadata().unwrap().blocks());
+    }
+
+    #[test]
+    fn only_what_is_written_is_put_onto_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, onto) = (dir.path().join("a"), dir.path().join("b"));
+        let source = File::create(&from).unwrap();
+        source.write_all_at(b"new", 1 << 20).unwrap();
+        std::fs::write(&onto, "old").unwrap();
+        put(&from, &onto).unwrap();
+        let bytes = std::fs::read(&onto).unwrap();
+        assert_eq!((&bytes[..3], &bytes[1 << 20..]), (&b"old"[..], &b"new"[..]));
+        let error = format!("{:#}", put(&from, &dir.path().join("c")).unwrap_err());
+        assert!(error.contains("onto") && error.contains("opening the target"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! crun leaves no process behind: the environment's init is a child of this machine's init, which alone sees how it ends.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -42,7 +42,7 @@ pub(super) struct Init {
 }
 
 impl Real {
-    /// Its files, its control group, its namespaces: everything but the start.
+    /// Its files, its control group, its namespaces: everything but the start. The files are on their way to the share while crun works.
     pub(super) fn create(&self, order: &Assignment) -> Result<()> {
         let id = order.id;
         match self.container(id) {
@@ -55,12 +55,27 @@ impl Real {
         }
         let on_node = self.layout.on_node(id);
         self.delegate()?;
+        let root = on_node.join(ROOT);
         let own = if matches!(order.beside, Some(Beside::Repair { .. })) { SCRATCH } else { PRIVATE };
         let mended: String = self.layout.notes(id).read(Note::Mended).unwrap_or_default();
-        guest::write(&on_node.join(own), &on_node.join(ROOT), order, &mended)?;
+        let init = std::thread::scope(|scope| {
+            let written = scope.spawn(|| guest::write(&on_node.join(own), &root, order, &mended));
+            let init = self.create_container(order, &root);
+            written.join().map_err(|_| anyhow!("the thread that writes its files panicked"))??;
+            init
+        })?;
+        let notes = self.layout.notes(id);
+        notes.write(Note::Limits, &look::noted(Limits::from(order)))?;
+        // Last: it says that all of it is here.
+        notes.write(Note::Init, &init)
+    }
+
+    fn create_container(&self, order: &Assignment, root: &Path) -> Result<Init> {
+        let id = order.id;
+        let on_node = self.layout.on_node(id);
         let bundle = on_node.join(BUNDLE);
         private_dir(&bundle)?;
-        let config = config::config(order, &self.node(order, &on_node.join(ROOT)));
+        let config = config::config(order, &self.node(order, root));
         let path = bundle.join("config.json");
         fs::write(&path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("writing {}", path.display()))?;
         let console = (self.layout.console)(id)?;
@@ -70,9 +85,7 @@ impl Real {
         let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
         let pid = pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))?;
         let ticks = process::started(pid).ok_or_else(|| anyhow!("its init ended before it was started"))?;
-        let notes = self.layout.notes(id);
-        notes.write(Note::Limits, &look::noted(Limits::from(order)))?;
-        notes.write(Note::Init, &Init { pid, ticks })
+        Ok(Init { pid, ticks })
     }
 
     /// Let its init run.
@@ -187,7 +200,7 @@ impl Real {
         }
     }
 
-    fn node<'a>(&'a self, order: &Assignment, root: &'a std::path::Path) -> Node<'a> {
+    fn node<'a>(&'a self, order: &Assignment, root: &'a Path) -> Node<'a> {
         let proc = self.layout.lxcfs.join("proc");
         let lxcfs_files: Vec<_> = config::LXCFS.into_iter().filter(|file| proc.join(file).exists()).collect();
         if lxcfs_files.is_empty() {

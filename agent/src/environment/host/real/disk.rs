@@ -1,6 +1,7 @@
 //! The disk of an environment: one node at a time has the lock of its file, by the loop device that has that very open file.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +13,7 @@ use lodge_sys::lock::{self, Locked};
 use lodge_sys::loopdev::{self, LoopDevice, Options};
 use lodge_sys::mount::mounts;
 use lodge_sys::program::Program;
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use lodge_sys::sparse;
 
 use super::check::check;
 use super::layout::{BESIDE, BESIDE_LOWER, LOWER, NEW_DISK, Note, PRIVATE, ROOT, SCRATCH, private_dir, remove_file};
@@ -24,32 +24,54 @@ use crate::{consoles, durable};
 const LOCK_LIMIT: Duration = Duration::from_secs(15);
 /// How long the kernel may take to let go of a disk that nothing uses any more.
 pub(super) const DETACH_LIMIT: Duration = Duration::from_secs(30);
-/// Bytes that are read ahead of a sequential reader: a round trip to the share has to pay.
-const READ_AHEAD: u64 = 4 << 20;
+/// A new file system in memory, until it is put onto the disk.
+const FORM: &str = "form.img";
+/// Bytes of the largest disk whose file system is made in memory: that takes 16 MiB.
+const FORM_MOST: u64 = 1 << 40;
 
 impl Real {
     /// Take the right to run it, and its disk.
     pub(super) fn hold(&self, order: &Assignment) -> Result<(), StepError> {
         let id = order.id;
-        self.may_hold(id, order.epoch)?;
+        let owner = self.may_hold(id, order.epoch)?;
         self.layout.make_on_node(id, order.id_base)?;
         if self.has_disk(id)? {
             self.write_owner(&self.record(id, order.epoch))?;
         } else {
             private_dir(&self.layout.on_share(id))?;
             self.layout.notes(id).remove(Note::Checked)?;
-            let file = self.lock_disk(order)?;
-            // Whoever had the lock before may have been of a later epoch.
-            self.may_hold(id, order.epoch)?;
-            if order.resume.is_none() {
-                // Whoever starts it anew writes to the disk: nobody may go on from before that.
-                self.forget_checkpoint(id)?;
+            match self.layout.disk(id).exists() {
+                true => self.take(order, lock_file(&self.layout.disk(id))?)?,
+                false => self.take_new(order, owner.is_some())?,
             }
-            self.write_owner(&self.record(id, order.epoch))?;
-            let attached = loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
-            loopdev::set_read_ahead(&attached.device.path, READ_AHEAD)?;
         }
         Ok(self.layout.notes(id).write(Note::Order, order)?)
+    }
+
+    /// Take a locked disk.
+    fn take(&self, order: &Assignment, file: File) -> Result<(), StepError> {
+        let id = order.id;
+        // Whoever had the lock before may have been of a later epoch.
+        self.may_hold(id, order.epoch)?;
+        if order.resume.is_none() {
+            // Whoever starts it anew writes to the disk: nobody may go on from before that.
+            self.forget_checkpoint(id)?;
+        }
+        self.write_owner(&self.record(id, order.epoch))?;
+        loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
+        Ok(())
+    }
+
+    /// Make a disk and take it. Meanwhile, as all that goes to the share and back, its file system is made in memory.
+    fn take_new(&self, order: &Assignment, was_owned: bool) -> Result<(), StepError> {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if let Err(error) = self.form(order.id, order.disk) {
+                    tracing::warn!("{error:#}");
+                }
+            });
+            self.take(order, self.make_file(order, was_owned)?)
+        })
     }
 
     /// Whether the disk is attached with a lock that is good: the record, which was written under it, is still this node's. A device from
@@ -68,26 +90,27 @@ impl Real {
         Ok(false)
     }
 
-    /// Its disk, open and locked; made where there is none.
-    fn lock_disk(&self, order: &Assignment) -> Result<File, StepError> {
+    /// An empty file for its disk, open and locked.
+    fn make_file(&self, order: &Assignment, was_owned: bool) -> Result<File, StepError> {
         let (disk, new) = (self.layout.disk(order.id), self.layout.new_disk(order.id));
-        if disk.exists() {
-            return Ok(lock_file(&disk)?);
-        }
-        if !new.exists() && self.owner(order.id)?.is_some() {
+        if was_owned && !new.exists() {
             // A blank disk in its place would hide the loss.
             return Err(StepError::Refused(format!("its disk {} is gone from the share", disk.display())));
         }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&new);
-        drop(file.with_context(|| format!("making {}", new.display()))?);
-        let file = lock_file(&new)?;
+        let file = lock_as(&new, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
         if disk.exists() {
             remove_file(&new)?;
             return Err(anyhow!("somebody else has made its disk at this moment").into());
         }
         // Nothing that was begun on it is of use.
-        let emptied = file.set_len(0).and_then(|()| file.set_len(order.disk)).and_then(|()| file.sync_all());
-        emptied.with_context(|| format!("sizing {}", new.display()))?;
+        let size = || -> std::io::Result<()> {
+            if file.metadata()?.len() > 0 {
+                file.set_len(0)?;
+            }
+            file.set_len(order.disk)?;
+            file.sync_all()
+        };
+        size().with_context(|| format!("sizing {}", new.display()))?;
         Ok(file)
     }
 
@@ -98,22 +121,37 @@ impl Real {
         if disk.exists() {
             return Ok(());
         }
-        let file = File::options().write(true).open(&new).with_context(|| format!("opening {}", new.display()))?;
-        let size = file.metadata().with_context(|| format!("looking at {}", new.display()))?.len();
-        // An earlier try may have written: holes are zeros again.
-        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let zeroed = match fallocate(&file, hole, 0, i64::try_from(size)?) {
-            Ok(()) => "assume_storage_prezeroed=1",
-            Err(Errno::EOPNOTSUPP) => "assume_storage_prezeroed=0",
-            Err(error) => return Err(error).with_context(|| format!("emptying {}", new.display())),
-        };
-        let extended = format!("nodiscard,root_owner=0:0,{zeroed}");
-        let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-U", &id.to_string(), "-E", &extended]);
-        call.arguments([&device.path]).run()?;
-        file.sync_all().with_context(|| format!("syncing {}", new.display()))?;
+        let found = fs::metadata(&new).with_context(|| format!("looking at {}", new.display()))?;
+        if found.blocks() > 0 {
+            // An earlier try has written: everything is zeros again.
+            let file = File::options().write(true).open(&new).with_context(|| format!("opening {}", new.display()))?;
+            let emptied = file.set_len(0).and_then(|()| file.set_len(found.len())).and_then(|()| file.sync_all());
+            emptied.with_context(|| format!("emptying {}", new.display()))?;
+        }
+        let form = self.layout.on_node(id).join(FORM);
+        match fs::metadata(&form).is_ok_and(|form| form.len() == found.len()) {
+            true => sparse::put(&form, &device.path)?,
+            false => make_file_system(id, &device.path)?,
+        }
         fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
         sync_dir(&self.layout.on_share(id))?;
-        self.layout.notes(id).write(Note::Checked, &size)
+        self.layout.notes(id).write(Note::Checked, &found.len())?;
+        remove_file(&form)
+    }
+
+    /// Make its file system in memory, where it does not take too much of that.
+    fn form(&self, id: EnvironmentId, size: u64) -> Result<()> {
+        if size > FORM_MOST {
+            return Ok(());
+        }
+        let form = self.layout.on_node(id).join(FORM);
+        let draft = form.with_extension("new");
+        // An agent that was killed may have left a mkfs behind that still writes to it.
+        remove_file(&draft)?;
+        let file = File::create(&draft).and_then(|file| file.set_len(size));
+        file.with_context(|| format!("making {}", draft.display()))?;
+        make_file_system(id, &draft)?;
+        fs::rename(&draft, &form).with_context(|| format!("renaming {} to {}", draft.display(), form.display()))
     }
 
     /// Make it larger; never smaller.
@@ -202,6 +240,13 @@ impl Real {
     }
 }
 
+/// On a disk or file that is all zeros.
+fn make_file_system(id: EnvironmentId, on: &Path) -> Result<()> {
+    let extended = "nodiscard,root_owner=0:0,assume_storage_prezeroed=1";
+    let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-U", &id.to_string(), "-E", extended]);
+    call.arguments([on]).run().map(drop)
+}
+
 /// Whether the disk behind a device has no file system yet.
 pub(super) fn is_blank(device: &LoopDevice) -> bool {
     device.backing.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW_DISK.as_bytes()))
@@ -216,8 +261,12 @@ pub(super) fn environment_of(file: &Path) -> Option<EnvironmentId> {
 
 /// A disk, open and locked. The name must still be that of the locked file: a copy may just have been put in its place.
 pub(super) fn lock_file(path: &Path) -> Result<File> {
+    lock_as(path, OpenOptions::new().read(true).write(true))
+}
+
+fn lock_as(path: &Path, options: &OpenOptions) -> Result<File> {
     let lock = || -> Result<File> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = options.open(path)?;
         let file = match lock::exclusive(file, LOCK_LIMIT)? {
             Locked::Yes(file) => file,
             Locked::Held => bail!("somebody else has it: another node runs it or uses its disk"),

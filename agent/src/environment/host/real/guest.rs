@@ -50,8 +50,8 @@ impl Wanted {
     }
 }
 
-/// Write what is to be written. `private` is the mounted disk, `root` the environment's root; neither is in use. What cannot be written
-/// is told in the log and does not keep the environment from starting.
+/// Write what is to be written. `private` is the mounted disk, `root` the environment's root, in which nothing runs yet. What cannot be
+/// written is told in the log and does not keep the environment from starting.
 /// `mended` is what e2fsck has mended of what is to be repaired.
 pub(super) fn write(private: &Path, root: &Path, order: &Assignment, mended: &str) -> Result<()> {
     with_file_owner(order.id_base, || {
@@ -79,14 +79,11 @@ pub(super) fn write(private: &Path, root: &Path, order: &Assignment, mended: &st
         if record == before {
             return Ok(());
         }
-        // All at once: each sync is a way to the share and back. The record comes after what it tells of.
-        let disk = File::open(private).with_context(|| format!("opening {}", private.display()))?;
-        rustix::fs::syncfs(&disk).with_context(|| format!("syncing {}", private.display()))?;
         let temporary = private.join(format!(".{RECORD}"));
         let save = || -> Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec(&record)?)?;
-            file.sync_all()?;
+            fs::write(&temporary, serde_json::to_vec(&record)?)?;
+            // All at once: each sync is several ways to the share and back. The record gets its name after what it tells of.
+            rustix::fs::syncfs(File::open(private)?)?;
             Ok(fs::rename(&temporary, &record_path)?)
         };
         save().with_context(|| format!("writing {}", record_path.display()))

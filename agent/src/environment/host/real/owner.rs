@@ -23,10 +23,11 @@ impl Real {
             .map_err(|error| StepError::Refused(format!("the owner record {} cannot be understood: {error}", path.display())))
     }
 
-    /// Whether this node may hold it with this epoch now.
-    pub(super) fn may_hold(&self, id: EnvironmentId, epoch: u64) -> Result<(), StepError> {
+    /// Whether this node may hold it with this epoch now; the record that was found.
+    pub(super) fn may_hold(&self, id: EnvironmentId, epoch: u64) -> Result<Option<Owner>, StepError> {
         let found = self.owner(id)?;
-        share::may_hold(found.as_ref(), &self.record(id, epoch)).map_err(StepError::Refused)
+        share::may_hold(found.as_ref(), &self.record(id, epoch)).map_err(StepError::Refused)?;
+        Ok(found)
     }
 
     /// Say that this node holds it. The caller has the lock.

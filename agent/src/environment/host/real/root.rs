@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use lodge_model::environment::order::{Assignment, Beside, IDS};
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::idmap::{IdMap, IdRange, with_file_owner};
+use lodge_sys::loopdev;
 use lodge_sys::mount::{mounts, unmount};
 use lodge_sys::tree::{Tree, Trust};
 use nix::errno::Errno;
@@ -30,6 +31,8 @@ use super::{Real, guest};
 /// How often, and after which pause, an unmount is tried again while it is busy.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes that are read ahead of a sequential reader: a round trip to the share has to pay.
+const READ_AHEAD: u32 = 4 << 20;
 
 impl Real {
     /// Template, disk, overlay: what is mounted already stays.
@@ -51,6 +54,8 @@ impl Real {
             let options = [("source", source.as_str()), ("errors", "remount-ro")];
             Tree::new("ext4", &options, false, Trust::Data)?.map_ids(&map)?.attach(&at(PRIVATE))?;
         }
+        // Not before: whoever looks what is on a new device reads here and there.
+        loopdev::set_read_ahead(&device.path, READ_AHEAD)?;
         let own = match &order.beside {
             None => PRIVATE,
             Some(beside) => self.mount_beside(order, beside, &map)?,
