@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::view::samples;
     use lodge_model::drain::MoveView;
-    use lodge_model::environment::view::TaskView;
+    use lodge_model::environment::view::{RepairView, TaskView};
 
     fn in_phase(phase: Phase) -> EnvironmentView {
         EnvironmentView { phase, ..samples::environment("web1") }
@@ -183,6 +183,28 @@ mod tests {
         let never = |goal, view: Option<&EnvironmentView>| matches!(look("web1", goal, view), Standing::Never(_));
         assert!(never(Goal::Running, None) && never(Goal::Stopped, Some(&in_phase(Phase::Destroying))));
         assert!(never(Goal::Running, Some(&in_phase(Phase::Ended))));
+    }
+
+    #[test]
+    fn a_repair_is_there_when_it_is_open_and_over_when_it_is_gone() {
+        let repair = |open, ends| RepairView {
+            name: "web1-repair".into(),
+            template: "tiny".into(),
+            snapshot: None,
+            since: "2026-11-22T10:00:00Z".parse().unwrap(),
+            open,
+            ends,
+            mended: String::new(),
+        };
+        let with = |phase, repair| EnvironmentView { repair, ..in_phase(phase) };
+        let running = |open, ends| with(Phase::Running, Some(repair(open, ends)));
+        assert!(reached(Goal::Repair, &running(true, false)) && !reached(Goal::Repair, &running(false, false)));
+        assert!(!reached(Goal::Repair, &running(true, true)) && !reached(Goal::Repaired, &running(true, true)));
+        assert!(reached(Goal::Repaired, &in_phase(Phase::Running)));
+        let never = |goal, view: &EnvironmentView| matches!(look("web1", goal, Some(view)), Standing::Never(_));
+        assert!(never(Goal::Repair, &in_phase(Phase::Running)), "its snapshot could not be taken");
+        assert!(never(Goal::Repaired, &with(Phase::Stopped, Some(repair(true, false)))), "it could not be rolled back");
+        assert!(!never(Goal::Repaired, &with(Phase::Waiting, Some(repair(true, true)))));
     }
 
     #[test]

@@ -27,7 +27,14 @@ fn who_is_not_logged_in_is_told_how() {
 #[test]
 fn a_wrong_line_is_a_usage_error() {
     let home = tempfile::tempdir().unwrap();
-    for line in [&["node", "format"][..], &["login", "https://x", "--ca", "md5:1", "--token", "t"], &[]] {
+    for line in [
+        &["node", "format"][..],
+        &["login", "https://x", "--ca", "md5:1", "--token", "t"],
+        &["env", "repair", "web1", "--rollback"],
+        &["env", "repair", "web1", "--finish", "--template", "tiny"],
+        &["env", "repair", "web1", "--address", "here"],
+        &[],
+    ] {
         assert_eq!(lodge(home.path(), line, &[]).status.code(), Some(2), "{line:?}");
     }
 }

@@ -123,7 +123,7 @@ fn repair(view: &EnvironmentView, repair: &RepairView, setting: &Setting) -> Vec
     };
     let mut rows = vec![
         ("repair", format!("since {} by {}, a clean {}: {stands}", time(repair.since, setting), repair.name, repair.template)),
-        ("repaired by", format!("lodge env repair {} --finish", view.spec.name)),
+        ("end it by", format!("lodge env repair {} --finish", view.spec.name)),
     ];
     if let Some(snapshot) = &repair.snapshot {
         rows.push((

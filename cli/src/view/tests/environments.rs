@@ -2,9 +2,9 @@
 
 use super::super::*;
 use super::{at, golden, setting};
-use lodge_model::environment::order::{TaskOutcome, Usage};
+use lodge_model::environment::order::{DiskCheck, TaskOutcome, Usage, Verdict};
 use lodge_model::environment::view::{
-    EnvironmentView, Phase, PoolView, SnapshotView, TaskView, TemplateView, UserToken, UserView,
+    DiskCheckView, EnvironmentView, Phase, PoolView, RepairView, SnapshotView, TaskView, TemplateView, UserToken, UserView,
 };
 
 fn list() -> Vec<EnvironmentView> {
@@ -48,6 +48,26 @@ fn everything_about_an_environment() {
     view.last_exit = "killed: out of memory".into();
     let done = snapshot(TaskOutcome::Done { bytes: 3 << 20, template: None });
     golden("environment.txt", &environment_page(&view, &[done], &setting()));
+}
+
+#[test]
+fn an_environment_under_repair() {
+    let mut view = samples::environment("web1");
+    let repair = RepairView {
+        name: "web1-repair".into(),
+        template: "debian-13".into(),
+        snapshot: Some("before-repair-20261122-093000".into()),
+        since: at("2026-11-22T09:30:00Z"),
+        open: true,
+        ends: false,
+        mended: "Superblock invalid, trying backup blocks...\n\n***** FILE SYSTEM WAS MODIFIED *****\n".into(),
+    };
+    view.repair = Some(repair);
+    let found = DiskCheck { verdict: Verdict::Damaged, has_journal: true, text: String::new() };
+    view.disk_check = Some(DiskCheckView { at: at("2026-11-22T09:20:00Z"), found });
+    golden("environment-repair.txt", &environment_page(&view, &[], &setting()));
+    assert_eq!(environment_line(&view), "web1 is running (repair) on node1 at 192.0.2.50");
+    assert!(environments(&[view], &setting()).contains("running (repair)"));
 }
 
 #[test]
