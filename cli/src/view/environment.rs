@@ -126,10 +126,7 @@ fn repair(view: &EnvironmentView, repair: &RepairView, setting: &Setting) -> Vec
         ("end it by", format!("lodge env repair {} --finish", view.spec.name)),
     ];
     if let Some(snapshot) = &repair.snapshot {
-        rows.push((
-            "or undone by",
-            format!("lodge env repair {} --finish --rollback (to snapshot {snapshot})", view.spec.name),
-        ));
+        rows.push(("undo it by", format!("lodge env repair {} --finish --rollback (to snapshot {snapshot})", view.spec.name)));
     }
     rows.extend(repair.mended.lines().filter(|line| !line.trim().is_empty()).map(|line| ("e2fsck", line.to_owned())));
     rows
