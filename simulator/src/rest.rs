@@ -93,12 +93,9 @@ impl Simulation {
         for certified in self.center.all::<Certified>() {
             let view = certified.view;
             let verdicts = view.items.iter().map(|item| format!("{} {:?}", item.environment, item.verdict).to_lowercase());
-            lines.push(format!(
-                "certificate of {}: {}; {}",
-                view.node,
-                view.certificate.counts.words(),
-                verdicts.collect::<Vec<_>>().join(", ")
-            ));
+            let verdicts = verdicts.collect::<Vec<_>>().join(", ");
+            let verdicts = if verdicts.is_empty() { "nothing was there".to_owned() } else { verdicts };
+            lines.push(format!("certificate of {}: {}; {verdicts}", view.node, view.certificate.counts.words()));
         }
         for line in lines {
             self.record.say(self.now, "end", &line);
