@@ -54,14 +54,14 @@ impl Simulation {
         }
         let environments = self.center.all::<Environment>();
         let given = environments.iter().filter(|environment| environment.place.is_some());
-        let wrong = given.filter_map(|environment| {
+        let mut wrong = given.filter_map(|environment| {
             let (node, epoch) = held.get(&environment.id).filter(|(_, epoch)| *epoch < environment.epoch)?;
             Some(format!(
                 "{} is given with epoch {} while {node} holds epoch {epoch}",
                 environment.spec.name, environment.epoch
             ))
         });
-        if let Some(text) = wrong.into_iter().next() {
+        if let Some(text) = wrong.next() {
             self.broken.get_or_insert(text);
         }
     }
