@@ -37,7 +37,7 @@ async fn cluster(environments: u32) -> (Running, Center, Node, Node, Node) {
     operator.add_pool(&pool()).await.unwrap();
     with_template(&center, &mut share, &mut first, "tiny").await;
     for number in 0..environments {
-        operator.create_environment(&spec(&format!("e{number}"), "tiny")).await.unwrap();
+        operator.create_environment(&spec(&format!("e{number}"), "tiny"), false).await.unwrap();
     }
     while first.environments.len() < environments as usize {
         first.obey().await;
@@ -89,7 +89,7 @@ async fn a_node_is_planned_drained_certified_switched_off_and_comes_back() {
     let ordered = operator.drain("node1", &order).await.unwrap();
     assert_eq!(ordered.deadline.unwrap().duration_since(ordered.ordered).as_secs(), 900);
     // Nothing new comes from that instant on.
-    operator.create_environment(&spec("new", "tiny")).await.unwrap();
+    operator.create_environment(&spec("new", "tiny"), false).await.unwrap();
     // The center may be killed in the middle: it goes on from what it has stored.
     center.crash();
     let operator = center.as_operator();
@@ -143,7 +143,7 @@ async fn a_node_is_planned_drained_certified_switched_off_and_comes_back() {
     })
     .await;
     let here = Spec { node: Some("node1".into()), ..spec("back", "tiny") };
-    operator.create_environment(&here).await.unwrap();
+    operator.create_environment(&here, false).await.unwrap();
     first.until(|orders| orders.environments.iter().any(|assigned| assigned.name == "back")).await;
     let told = operator.events(Some("node1"), 0, false).await.unwrap();
     for text in ["an operator has node1 drained, and goes down then (poweroff): new memory", "its certificate is issued"] {
@@ -181,7 +181,7 @@ async fn one_is_moved_and_the_gap_is_told() {
     assert!(done.gap_ms.unwrap() >= 50 && done.gap_ms >= done.stop_ms, "{done:?}");
     let told = operator.events(None, 0, false).await.unwrap();
     assert!(told.iter().any(|event| event.text.starts_with("e0 has moved from node1 to node2 by restart: ")), "{told:?}");
-    operator.power("e0", lodge_client::Power::Stop).await.unwrap();
+    operator.power("e0", lodge_client::Power::Stop, false).await.unwrap();
     second.obey().await;
     second.obey().await;
     assert!(refused(operator.move_environment("e0", &MoveOrder::default()).await).1.contains("lodge env start e0"));
@@ -217,7 +217,7 @@ async fn a_machine_that_goes_down_is_drained_whoever_asked() {
 #[tokio::test]
 async fn an_operators_drain_waits_is_cancelled_and_lasts_over_a_boot() {
     let (_center, operator, _share, mut first, mut second) = cluster(1).await;
-    operator.create_environment(&Spec { node: Some("node1".into()), ..spec("pinned", "tiny") }).await.unwrap();
+    operator.create_environment(&Spec { node: Some("node1".into()), ..spec("pinned", "tiny") }, false).await.unwrap();
     first.until(|orders| orders.environments.len() == 2).await;
     first.obey().await;
     assert_eq!(refused(operator.drain("node1", &DrainOrder { deadline: Some(1), ..DrainOrder::default() }).await).0, 422);
@@ -234,7 +234,7 @@ async fn an_operators_drain_waits_is_cancelled_and_lasts_over_a_boot() {
 
     // Stopped by hand, it is in nobody's way.
     operator.drain("node1", &DrainOrder::default()).await.unwrap();
-    operator.power("pinned", lodge_client::Power::Stop).await.unwrap();
+    operator.power("pinned", lodge_client::Power::Stop, false).await.unwrap();
     let view = until(&operator, [&mut first, &mut second], |view| view.state == DrainState::Certifying).await;
     assert_eq!(view.items[0].verdict, Verdict::Stopped);
     assert!(certify(&mut first).await.issued);
@@ -244,7 +244,7 @@ async fn an_operators_drain_waits_is_cancelled_and_lasts_over_a_boot() {
     first.environments.clear();
     first.beat().await;
     assert_eq!(operator.drain_of("node1").await.unwrap().state, DrainState::Drained);
-    operator.power("pinned", lodge_client::Power::Start).await.unwrap();
+    operator.power("pinned", lodge_client::Power::Start, false).await.unwrap();
     let view = environment(&operator, "pinned", |view| view.reason.contains("lodge node undrain node1")).await;
     assert_eq!(view.phase, Phase::Waiting);
     operator.undrain("node1").await.unwrap();

@@ -66,7 +66,7 @@ async fn gone(operator: &Center, name: &str) {
 async fn a_life_from_creation_to_destruction() {
     let (mut center, operator, _share, mut worker) = ready().await;
     let wanted = Spec { ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA ann".into()], ..spec("web1", "tiny") };
-    operator.create_environment(&wanted).await.unwrap();
+    operator.create_environment(&wanted, false).await.unwrap();
     let first = obey(&mut worker, "web1", Want::Running).await;
     assert_eq!((first.epoch, first.memory, first.disk, first.cpu_millis), (1, 128 * MIB, GIB, 500));
     assert_eq!((first.boot.0.as_u128(), first.id_base, first.ssh_keys.clone()), (200, 65_536, wanted.ssh_keys));
@@ -94,16 +94,16 @@ async fn a_life_from_creation_to_destruction() {
     let again = operator.environment("web1").await.unwrap();
     assert_eq!((again.phase, again.epoch), (Phase::Running, 1));
 
-    operator.power("web1", Power::Restart).await.unwrap();
+    operator.power("web1", Power::Restart, false).await.unwrap();
     worker.until(|orders| orders.environments[0].restarts_asked == 1).await;
     assert_eq!(worker.orders.environments[0].epoch, 1);
-    operator.power("web1", Power::Stop).await.unwrap();
+    operator.power("web1", Power::Stop, false).await.unwrap();
     assert_eq!(obey(&mut worker, "web1", Want::Stopped).await.epoch, 1);
     let stopped = phase(&operator, "web1", Phase::Stopped).await;
     assert_eq!((stopped.node, stopped.usage), (None, None));
     worker.until(|orders| orders.environments.is_empty()).await;
 
-    operator.power("web1", Power::Start).await.unwrap();
+    operator.power("web1", Power::Start, false).await.unwrap();
     assert_eq!(obey(&mut worker, "web1", Want::Running).await.epoch, 2);
     phase(&operator, "web1", Phase::Running).await;
     // What ends by itself stays down, says how, and its right to run is taken back.
@@ -119,7 +119,7 @@ async fn a_life_from_creation_to_destruction() {
     assert_eq!(obey(&mut worker, "web1", Want::Destroyed).await.epoch, 3);
     gone(&operator, "web1").await;
     assert_eq!(operator.pools().await.unwrap()[0].used, 0);
-    operator.create_environment(&spec("web1", "tiny")).await.unwrap();
+    operator.create_environment(&spec("web1", "tiny"), false).await.unwrap();
     let view = operator.environment("web1").await.unwrap();
     assert_eq!(view.addresses[0].ip.to_string(), "10.77.0.101", "an address that was just given back must rest");
     let told = operator.events(Some("node1"), 0, false).await.unwrap();
@@ -140,22 +140,23 @@ async fn wrong_wishes_are_refused_in_words_and_leave_nothing() {
         (Spec { node: Some("node7".into()), ..good.clone() }, 422, "no node node7"),
     ];
     for (wrong, status, words) in cases {
-        let told = refused(operator.create_environment(&wrong).await);
+        let told = refused(operator.create_environment(&wrong, false).await);
         assert!(told.0 == status && told.1.contains(words), "{told:?}");
     }
     assert!(operator.environments().await.unwrap().is_empty());
     assert_eq!(operator.pools().await.unwrap()[0].used, 0);
 
-    operator.create_environment(&Spec { addresses: vec![ip("10.77.0.110")], ..good.clone() }).await.unwrap();
-    let told = refused(operator.create_environment(&good).await);
+    operator.create_environment(&Spec { addresses: vec![ip("10.77.0.110")], ..good.clone() }, false).await.unwrap();
+    let told = refused(operator.create_environment(&good, false).await);
     assert!(told.0 == 409 && told.1.contains("environment web1 already"), "{told:?}");
     let taken = Spec { addresses: vec![ip("10.77.0.110")], ..spec("web2", "tiny") };
-    assert!(refused(operator.create_environment(&taken).await).1.contains("in use"));
-    let told = refused(operator.change_environment("web1", &Change { disk: Some(GIB / 2), ..Change::default() }).await);
+    assert!(refused(operator.create_environment(&taken, false).await).1.contains("in use"));
+    let told = refused(operator.change_environment("web1", &Change { disk: Some(GIB / 2), ..Change::default() }, false).await);
     assert!(told.0 == 422 && told.1.contains("only grows"), "{told:?}");
-    let told = refused(operator.change_environment("web1", &Change { memory: Some(2 * GIB), ..Change::default() }).await);
+    let told =
+        refused(operator.change_environment("web1", &Change { memory: Some(2 * GIB), ..Change::default() }, false).await);
     assert!(told.0 == 409 && told.1.contains("node1"), "{told:?}");
-    assert_eq!(refused(operator.power("nobody", Power::Start).await).0, 404);
+    assert_eq!(refused(operator.power("nobody", Power::Start, false).await).0, 404);
     let told = refused(operator.snapshot("web1", &SnapshotOrder { name: Some("../x".into()) }).await);
     assert_eq!(told.0, 422, "{told:?}");
 
@@ -171,20 +172,20 @@ async fn wrong_wishes_are_refused_in_words_and_leave_nothing() {
 async fn what_cannot_be_placed_says_why_until_it_can() {
     let (center, operator, mut share, mut worker) = ready().await;
     // 1 GiB, of which 320 MiB are kept back.
-    operator.create_environment(&Spec { memory: 600 * MIB, ..spec("big", "tiny") }).await.unwrap();
+    operator.create_environment(&Spec { memory: 600 * MIB, ..spec("big", "tiny") }, false).await.unwrap();
     obey(&mut worker, "big", Want::Running).await;
-    operator.create_environment(&Spec { anti_affinity: Some("db".into()), ..spec("late", "tiny") }).await.unwrap();
+    operator.create_environment(&Spec { anti_affinity: Some("db".into()), ..spec("late", "tiny") }, false).await.unwrap();
     let waits = environment(&operator, "late", |view| view.reason.contains("free memory")).await;
     assert!(waits.phase == Phase::Waiting && waits.reason.contains("node1 has the most, 104 MiB"), "{}", waits.reason);
     // Shrinking makes room, at once.
-    operator.change_environment("big", &Change { memory: Some(300 * MIB), ..Change::default() }).await.unwrap();
+    operator.change_environment("big", &Change { memory: Some(300 * MIB), ..Change::default() }, false).await.unwrap();
     obey(&mut worker, "late", Want::Running).await;
     assert_eq!(worker.orders.environments.iter().find(|assigned| assigned.name == "big").unwrap().memory, 300 * MIB);
 
-    operator.create_environment(&Spec { anti_affinity: Some("db".into()), ..spec("later", "tiny") }).await.unwrap();
+    operator.create_environment(&Spec { anti_affinity: Some("db".into()), ..spec("later", "tiny") }, false).await.unwrap();
     environment(&operator, "later", |view| view.reason.contains("group db")).await;
     let labelled = Spec { node_labels: BTreeMap::from([("disk".into(), "ssd".into())]), ..spec("fast", "tiny") };
-    operator.create_environment(&labelled).await.unwrap();
+    operator.create_environment(&labelled, false).await.unwrap();
     environment(&operator, "fast", |view| view.reason == "no worker has the labels disk=ssd").await;
     let mut second = another(&center, &mut share, 3).await;
     obey(&mut second, "later", Want::Running).await;
@@ -197,7 +198,7 @@ async fn what_cannot_be_placed_says_why_until_it_can() {
 #[tokio::test]
 async fn nothing_is_given_to_another_before_the_old_right_has_ended() {
     let (center, operator, mut share, mut first) = ready().await;
-    operator.create_environment(&spec("web1", "tiny")).await.unwrap();
+    operator.create_environment(&spec("web1", "tiny"), false).await.unwrap();
     obey(&mut first, "web1", Want::Running).await;
     let mut second = another(&center, &mut share, 3).await;
 
@@ -245,7 +246,7 @@ async fn nothing_is_given_to_another_before_the_old_right_has_ended() {
 #[tokio::test]
 async fn what_a_node_lets_go_of_is_started_elsewhere() {
     let (center, operator, mut share, mut first) = ready().await;
-    operator.create_environment(&spec("web1", "tiny")).await.unwrap();
+    operator.create_environment(&spec("web1", "tiny"), false).await.unwrap();
     obey(&mut first, "web1", Want::Running).await;
     let mut second = another(&center, &mut share, 3).await;
     first.environments = vec![report(&first.orders.environments[0], State::Released)];
@@ -261,10 +262,10 @@ async fn what_a_node_lets_go_of_is_started_elsewhere() {
 async fn snapshots_rollback_and_clones_are_tasks_of_the_node_with_the_disk() {
     let (_center, operator, _share, mut worker) = ready().await;
     let order = SnapshotOrder { name: Some("before".into()) };
-    operator.create_environment(&Spec { memory: 64 * GIB, ..spec("big", "tiny") }).await.unwrap();
+    operator.create_environment(&Spec { memory: 64 * GIB, ..spec("big", "tiny") }, false).await.unwrap();
     let told = refused(operator.snapshot("big", &order).await);
     assert!(told.0 == 409 && told.1.contains("no disk yet"), "{told:?}");
-    operator.create_environment(&spec("web1", "tiny")).await.unwrap();
+    operator.create_environment(&spec("web1", "tiny"), false).await.unwrap();
     let id = obey(&mut worker, "web1", Want::Running).await.id;
     operator.snapshot("web1", &order).await.unwrap();
     assert_eq!(refused(operator.snapshot("web1", &order).await).0, 409);
@@ -282,7 +283,7 @@ async fn snapshots_rollback_and_clones_are_tasks_of_the_node_with_the_disk() {
     assert_eq!(kept[0].outcome, TaskOutcome::Done { bytes: 77, template: None });
 
     // A clone waits for its disk, and runs then.
-    operator.clone_environment("web1", &CloneOrder { name: "web2".into() }).await.unwrap();
+    operator.clone_environment("web1", &CloneOrder { name: "web2".into() }, false).await.unwrap();
     let told = refused(operator.destroy_environment("web1").await);
     assert!(told.0 == 409 && told.1.contains("being copied"), "{told:?}");
     worker.until(|orders| !orders.tasks.is_empty()).await;
@@ -296,11 +297,11 @@ async fn snapshots_rollback_and_clones_are_tasks_of_the_node_with_the_disk() {
 
     // A rollback needs it to be stopped, and nobody starts it meanwhile.
     assert!(refused(operator.rollback("web1", "before").await).1.contains("lodge env stop web1"));
-    operator.power("web1", Power::Stop).await.unwrap();
+    operator.power("web1", Power::Stop, false).await.unwrap();
     obey(&mut worker, "web1", Want::Stopped).await;
     phase(&operator, "web1", Phase::Stopped).await;
     operator.rollback("web1", "before").await.unwrap();
-    operator.power("web1", Power::Start).await.unwrap();
+    operator.power("web1", Power::Start, false).await.unwrap();
     environment(&operator, "web1", |view| view.reason.contains("put back to snapshot before")).await;
     worker.until(|orders| !orders.tasks.is_empty()).await;
     worker.tell(TaskOutcome::Failed { error: "no space left".into() }).await;
@@ -314,7 +315,7 @@ async fn snapshots_rollback_and_clones_are_tasks_of_the_node_with_the_disk() {
     assert!(operator.snapshots("web1").await.unwrap().is_empty());
 
     // A clone whose disk could not be copied says so, and can be destroyed without any node.
-    operator.clone_environment("web1", &CloneOrder { name: "web3".into() }).await.unwrap();
+    operator.clone_environment("web1", &CloneOrder { name: "web3".into() }, false).await.unwrap();
     worker.until(|orders| orders.tasks.iter().any(|task| matches!(task.what, TaskKind::Clone { .. }))).await;
     worker.tell(TaskOutcome::Failed { error: "no space left".into() }).await;
     assert!(phase(&operator, "web3", Phase::Failed).await.reason.contains("no space left"));
@@ -329,19 +330,19 @@ async fn users_see_and_control_their_own_within_their_quota() {
     let token = |name: &str| UserOrder { name: name.into(), quota: quota.clone() };
     let ann = center.with_token(&operator.add_user(&token("ann")).await.unwrap().token);
     let bob = center.with_token(&operator.add_user(&token("bob")).await.unwrap().token);
-    ann.create_environment(&spec("web1", "tiny")).await.unwrap();
+    ann.create_environment(&spec("web1", "tiny"), false).await.unwrap();
     obey(&mut worker, "web1", Want::Running).await;
     assert_eq!(ann.environments().await.unwrap().len(), 1);
     assert!(bob.environments().await.unwrap().is_empty());
     assert_eq!(refused(bob.environment("web1").await).0, 404);
-    assert_eq!(refused(bob.power("web1", Power::Kill).await).0, 404);
+    assert_eq!(refused(bob.power("web1", Power::Kill, false).await).0, 404);
     assert_eq!(refused(bob.destroy_environment("web1").await).0, 404);
-    let told = refused(ann.create_environment(&spec("web2", "tiny")).await);
+    let told = refused(ann.create_environment(&spec("web2", "tiny"), false).await);
     assert!(told.0 == 409 && told.1.contains("the quota is 1"), "{told:?}");
-    assert_eq!(refused(ann.clone_environment("web1", &CloneOrder { name: "web2".into() }).await).0, 409);
+    assert_eq!(refused(ann.clone_environment("web1", &CloneOrder { name: "web2".into() }, false).await).0, 409);
     assert_eq!(refused(ann.pools().await).0, 403);
     assert_eq!(operator.environment("web1").await.unwrap().owner.as_deref(), Some("ann"));
-    ann.power("web1", Power::Kill).await.unwrap();
+    ann.power("web1", Power::Kill, false).await.unwrap();
     obey(&mut worker, "web1", Want::Killed).await;
     assert_eq!(phase(&ann, "web1", Phase::Stopped).await.node, None);
 }

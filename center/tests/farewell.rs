@@ -26,7 +26,7 @@ async fn cluster() -> (Running, Center, Node, Node, Node) {
     let operator = center.as_operator();
     operator.add_pool(&pool()).await.unwrap();
     with_template(&center, &mut share, &mut first, "tiny").await;
-    operator.create_environment(&spec("e0", "tiny")).await.unwrap();
+    operator.create_environment(&spec("e0", "tiny"), false).await.unwrap();
     first.until(|orders| !orders.environments.is_empty()).await;
     first.obey().await;
     let second = another(&center, &mut share, 3).await;

@@ -123,9 +123,9 @@ async fn a_failed_import_says_why_and_keeps_nothing() {
     let events = operator.events(None, 0, false).await.unwrap();
     assert!(events.iter().any(|event| event.kind == "template" && event.text.contains("neither a tarball")), "{events:?}");
     operator.add_pool(&pool()).await.unwrap();
-    let (status, message) = refused(operator.create_environment(&spec("web1", "bad")).await);
+    let (status, message) = refused(operator.create_environment(&spec("web1", "bad"), false).await);
     assert!(status == 409 && message.contains("neither a tarball"), "{message}");
-    let (status, message) = refused(operator.create_environment(&spec("web1", "tnyi")).await);
+    let (status, message) = refused(operator.create_environment(&spec("web1", "tnyi"), false).await);
     assert!(status == 422 && message.contains("lodge template ls"), "{message}");
     operator.remove_template("bad").await.unwrap();
     assert!(operator.templates().await.unwrap().is_empty());
@@ -214,12 +214,12 @@ async fn a_user_has_her_own_environments_within_her_quota() {
     let ann = user(&center, "ann", Quota { memory: Some(200 * MIB), ..Quota::default() }).await;
     let bob = user(&center, "bob", Quota::default()).await;
     running(&center, &ann, &mut worker, "web1").await;
-    let (status, message) = refused(ann.create_environment(&spec("web2", "tiny")).await);
+    let (status, message) = refused(ann.create_environment(&spec("web2", "tiny"), false).await);
     assert!(status == 409 && message.contains("memory") && message.contains("200"), "{message}");
     let seen = ann.user("ann").await.unwrap();
     assert_eq!((seen.used.memory, seen.used.environments, seen.quota.memory), (Some(128 * MIB), Some(1), Some(200 * MIB)));
     operator.change_quota("ann", &QuotaChange::from([("memory", Some(300 * MIB))])).await.unwrap();
-    ann.create_environment(&spec("web2", "tiny")).await.unwrap();
+    ann.create_environment(&spec("web2", "tiny"), false).await.unwrap();
 
     assert!(bob.environments().await.unwrap().is_empty());
     assert_eq!(refused(bob.environment("web1").await).0, 404);

@@ -10,7 +10,7 @@ use lodge_model::environment::view::{
 };
 use lodge_model::timing;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Body, Method};
+use reqwest::{Body, Method, RequestBuilder};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -76,19 +76,14 @@ impl Center {
         self.json(request.query(&[("wait", "true")]).query(&[("after", version)])).await
     }
 
-    /// `POST /environments`.
-    pub async fn create_environment(&self, spec: &Spec) -> Result<(), Error> {
-        self.post_only(&["environments"], spec).await
-    }
-
-    /// `POST /environments?force=true`: even if no node could die any more then without loss.
-    pub async fn create_environment_anyway(&self, spec: &Spec) -> Result<EnvironmentView, Error> {
-        self.json(self.request(Method::POST, &["environments"], MARGIN).query(&[("force", "true")]).json(spec)).await
+    /// `POST /environments`; with `force` even if no node could die any more then without loss, here and below.
+    pub async fn create_environment(&self, spec: &Spec, force: bool) -> Result<(), Error> {
+        self.send(self.admitted(Method::POST, &["environments"], force).json(spec)).await.map(drop)
     }
 
     /// `PATCH /environments/{name}`.
-    pub async fn change_environment(&self, name: &str, change: &Change) -> Result<(), Error> {
-        self.patch_only(&["environments", name], change).await
+    pub async fn change_environment(&self, name: &str, change: &Change, force: bool) -> Result<(), Error> {
+        self.send(self.admitted(Method::PATCH, &["environments", name], force).json(change)).await.map(drop)
     }
 
     /// `DELETE /environments/{name}`.
@@ -97,8 +92,8 @@ impl Center {
     }
 
     /// `POST /environments/{name}/{start,stop,restart,kill}`.
-    pub async fn power(&self, name: &str, power: Power) -> Result<(), Error> {
-        self.send(self.request(Method::POST, &["environments", name, power.path()], MARGIN)).await.map(drop)
+    pub async fn power(&self, name: &str, power: Power, force: bool) -> Result<(), Error> {
+        self.send(self.admitted(Method::POST, &["environments", name, power.path()], force)).await.map(drop)
     }
 
     /// `GET /environments/{name}/snapshots`.
@@ -143,8 +138,8 @@ impl Center {
     }
 
     /// `POST /environments/{name}/clone`.
-    pub async fn clone_environment(&self, name: &str, order: &CloneOrder) -> Result<(), Error> {
-        self.post_only(&["environments", name, "clone"], order).await
+    pub async fn clone_environment(&self, name: &str, order: &CloneOrder, force: bool) -> Result<(), Error> {
+        self.send(self.admitted(Method::POST, &["environments", name, "clone"], force).json(order)).await.map(drop)
     }
 
     /// `GET /environments/{name}/logs`: bytes, as they were printed. The center asks the node for them.
@@ -260,6 +255,12 @@ impl Center {
 // ---- how ---------------------------------------------------------------------------------------------------------------------
 
 impl Center {
+    /// What may be refused because it leaves no room for the environments of a node that dies.
+    fn admitted(&self, method: Method, path: &[&str], force: bool) -> RequestBuilder {
+        let request = self.request(method, path, MARGIN);
+        if force { request.query(&[("force", "true")]) } else { request }
+    }
+
     async fn patch_only(&self, path: &[&str], body: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         self.send(self.request(Method::PATCH, path, MARGIN).json(body)).await.map(drop)
     }

@@ -130,10 +130,10 @@ impl Simulation {
     fn ask(&mut self, line: &Line) -> Result<()> {
         let (what, name) = (line.what, line.name);
         self.operator(&format!("{what} {name}"), |tx, world, who, at| match what {
-            "start" => request::start(tx, world, who, name, at),
+            "start" => request::start(tx, world, who, name, true, at),
             "stop" => request::stop(tx, world, who, name, at),
             "kill" => request::kill(tx, world, who, name, at),
-            "restart" => request::restart(tx, world, who, name, at),
+            "restart" => request::restart(tx, world, who, name, true, at),
             _ => request::destroy(tx, world, who, name, at),
         });
         Ok(())

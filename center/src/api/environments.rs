@@ -106,16 +106,17 @@ pub async fn show(
 
 /// Change an environment; what is absent stays. Memory and processors change at once, the disk grows.
 #[utoipa::path(patch, path = "/environments/{name}", tag = "user", security(("token" = [])),
-    params(("name" = String, Path, description = "name or id")), request_body = Change,
+    params(("name" = String, Path, description = "name or id"), Forced), request_body = Change,
     responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
 pub async fn change(
     who: Caller,
     State(center): State<Arc<Center>>,
     Path(name): Path<String>,
+    Parameters(forced): Parameters<Forced>,
     Body(change): Body<Change>,
 ) -> One {
     let now = center.now();
-    ask(&center, move |tx, world| request::change(tx, world, &who, &name, &change, now)).await
+    ask(&center, move |tx, world| request::change(tx, world, &who, &name, (&change, forced.force), now)).await
 }
 
 /// Remove an environment, its disk and its snapshots. `GET` finds it until all of it is gone.
@@ -130,11 +131,16 @@ pub async fn destroy(who: Caller, State(center): State<Arc<Center>>, Path(name):
 
 /// Let an environment run.
 #[utoipa::path(post, path = "/environments/{name}/start", tag = "user", security(("token" = [])),
-    params(("name" = String, Path, description = "name or id")),
+    params(("name" = String, Path, description = "name or id"), Forced),
     responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
-pub async fn start(who: Caller, State(center): State<Arc<Center>>, Path(name): Path<String>) -> One {
+pub async fn start(
+    who: Caller,
+    State(center): State<Arc<Center>>,
+    Path(name): Path<String>,
+    Parameters(forced): Parameters<Forced>,
+) -> One {
     let now = center.now();
-    ask(&center, move |tx, world| request::start(tx, world, &who, &name, now)).await
+    ask(&center, move |tx, world| request::start(tx, world, &who, &name, forced.force, now)).await
 }
 
 /// Let an environment's init shut it down.
@@ -148,11 +154,16 @@ pub async fn stop(who: Caller, State(center): State<Arc<Center>>, Path(name): Pa
 
 /// Let an environment's init shut it down, and start it again.
 #[utoipa::path(post, path = "/environments/{name}/restart", tag = "user", security(("token" = [])),
-    params(("name" = String, Path, description = "name or id")),
+    params(("name" = String, Path, description = "name or id"), Forced),
     responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
-pub async fn restart(who: Caller, State(center): State<Arc<Center>>, Path(name): Path<String>) -> One {
+pub async fn restart(
+    who: Caller,
+    State(center): State<Arc<Center>>,
+    Path(name): Path<String>,
+    Parameters(forced): Parameters<Forced>,
+) -> One {
     let now = center.now();
-    ask(&center, move |tx, world| request::restart(tx, world, &who, &name, now)).await
+    ask(&center, move |tx, world| request::restart(tx, world, &who, &name, forced.force, now)).await
 }
 
 /// End an environment without asking it.

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use lodge_model::api::ErrorBody;
 use lodge_model::environment::view::{CloneOrder, EnvironmentView, SnapshotOrder, SnapshotView};
 
-use super::body::Body;
-use super::environments::ask;
+use super::body::{Body, Parameters};
+use super::environments::{Forced, ask};
 use crate::auth::Caller;
 use crate::center::Center;
 use crate::environments::snapshots;
@@ -70,14 +70,15 @@ pub async fn rollback(
 
 /// Make a new environment with a copy of the disk, the same settings and new addresses.
 #[utoipa::path(post, path = "/environments/{name}/clone", tag = "user", security(("token" = [])),
-    params(("name" = String, Path, description = "name or id")), request_body = CloneOrder,
+    params(("name" = String, Path, description = "name or id"), Forced), request_body = CloneOrder,
     responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
 pub async fn clone(
     who: Caller,
     State(center): State<Arc<Center>>,
     Path(name): Path<String>,
+    Parameters(forced): Parameters<Forced>,
     Body(order): Body<CloneOrder>,
 ) -> Result<Json<EnvironmentView>, Fault> {
     let now = center.now();
-    ask(&center, move |tx, world| snapshots::clone(tx, world, &who, &name, &order.name, now)).await
+    ask(&center, move |tx, world| snapshots::clone(tx, world, &who, &name, (&order.name, forced.force), now)).await
 }

@@ -68,22 +68,29 @@ fn death(rooms: &[Room], dead: &Room, environments: &[&Environment], now: Timest
     NodeLoss { node: dead.name.clone(), fits, stranded }
 }
 
-/// Refuse a new environment with which a death would cost more than without it.
-pub fn check_new(tx: &Tx, world: &World, new: &Environment, now: Timestamp) -> Result<(), Fault> {
+/// Refuse an environment that is to run, or to be larger, where a death would then cost more than now.
+pub fn check(tx: &Tx, world: &World, wanted: &Environment, now: Timestamp) -> Result<(), Fault> {
     let (mut cluster, _) = reconcile::load(tx, world, true, now)?;
     settle::cordon(&mut cluster);
-    cluster.environments.remove(&new.id);
     if !cluster.settings.spare || cluster.environments.len().saturating_mul(cluster.rooms.len()) > PAIRS {
         return Ok(());
     }
-    let before = prove(&mut cluster, now);
-    let demand = Demand { environment: new, only: None, leaves: None, removal: false, now };
-    // What no node takes now waits, and takes nothing from anybody.
-    let Ok(at) = place::choose(&cluster.rooms, &demand) else { return Ok(()) };
-    let mut placed = new.clone();
-    placed.place = placed_on(&cluster.rooms[at]);
-    cluster.environments.insert(placed.id, placed);
-    compare(&before, &prove(&mut cluster, now), &cluster.rooms)
+    bears(&mut cluster, wanted, now)
+}
+
+fn bears(cluster: &mut Cluster, wanted: &Environment, now: Timestamp) -> Result<(), Fault> {
+    let before = prove(cluster, now);
+    cluster.environments.remove(&wanted.id);
+    cluster.count();
+    let mut after = wanted.clone();
+    if after.place.as_ref().is_none_or(|place| place.want != Want::Running) {
+        let demand = Demand { environment: wanted, only: None, leaves: None, removal: false, now };
+        // What no node takes now waits, and takes nothing from anybody.
+        let Ok(at) = place::choose(&cluster.rooms, &demand) else { return Ok(()) };
+        after.place = placed_on(&cluster.rooms[at]);
+    }
+    cluster.environments.insert(after.id, after);
+    compare(&before, &prove(cluster, now), &cluster.rooms)
 }
 
 /// Refuse to empty a node where the death of another one would then cost more than now.

@@ -29,9 +29,6 @@ pub fn create(
     force: bool,
     now: Timestamp,
 ) -> Result<EnvironmentView, Fault> {
-    if force && caller.owner().is_some() {
-        return Err(Fault::forbidden("force: only an operator may use up the room that is kept for the death of a node"));
-    }
     spec.check().map_err(|error| Fault::bad_input(error.to_string()))?;
     if let Some(node) = &spec.node
         && tx.get::<NameClaim>(node)?.is_none()
@@ -40,11 +37,29 @@ pub fn create(
     }
     let template = templates::find(tx, &spec.template)?;
     let mut environment = new(tx, caller.owner(), spec, template, Disk::Own, now)?;
-    if !force {
-        capacity::check_new(tx, world, &environment, now)?;
-    }
+    admit(tx, world, caller, force, (None, &environment), now)?;
     reconcile::save(tx, &mut environment, None, now)?;
     view::one(tx, world, &environment)
+}
+
+/// Refuse what would leave no room for the environments of a node that dies: one that is to run and did not before, or needs more memory
+/// than before. An operator may insist.
+pub fn admit(
+    tx: &Tx,
+    world: &World,
+    caller: &Caller,
+    force: bool,
+    (before, after): (Option<&Environment>, &Environment),
+    now: Timestamp,
+) -> Result<(), Fault> {
+    if force && caller.owner().is_some() {
+        return Err(Fault::forbidden("force: only an operator may use up the room that is kept for the death of a node"));
+    }
+    let takes_more = before.is_none_or(|before| before.goal != Goal::Running || before.spec.memory < after.spec.memory);
+    match after.goal == Goal::Running && takes_more && !force {
+        true => capacity::check(tx, world, after, now),
+        false => Ok(()),
+    }
 }
 
 /// A new environment with all that is unique about it. Not saved yet.
@@ -103,7 +118,7 @@ pub fn change(
     world: &World,
     caller: &Caller,
     name: &str,
-    wanted: &Change,
+    (wanted, force): (&Change, bool),
     now: Timestamp,
 ) -> Result<EnvironmentView, Fault> {
     wanted.check().map_err(|error| Fault::bad_input(error.to_string()))?;
@@ -123,6 +138,7 @@ pub fn change(
     if environment.spec.memory > before.spec.memory {
         check_room(tx, world, &environment, environment.spec.memory - before.spec.memory, now)?;
     }
+    admit(tx, world, caller, force, (Some(&before), &environment), now)?;
     if environment.spec.name != before.spec.name {
         claims::take_name(tx, &environment.spec.name, environment.id)?;
         claims::give_name_back(tx, &before.spec.name)?;
@@ -163,8 +179,15 @@ fn check_room(tx: &Tx, world: &World, environment: &Environment, more: u64, now:
 }
 
 /// Let it run.
-pub fn start(tx: &Tx, world: &World, caller: &Caller, name: &str, now: Timestamp) -> Result<EnvironmentView, Fault> {
-    aim(tx, world, caller, name, now, |environment| {
+pub fn start(
+    tx: &Tx,
+    world: &World,
+    caller: &Caller,
+    name: &str,
+    force: bool,
+    now: Timestamp,
+) -> Result<EnvironmentView, Fault> {
+    aim(tx, world, caller, (name, force), now, |environment| {
         // An end that has been reported already is the end of that epoch; it must not undo this start.
         if let (Some(place), Some(report)) = (&mut environment.place, &environment.report)
             && matches!(report.state, State::Ended | State::Released)
@@ -180,17 +203,24 @@ pub fn start(tx: &Tx, world: &World, caller: &Caller, name: &str, now: Timestamp
 
 /// Let its init shut it down.
 pub fn stop(tx: &Tx, world: &World, caller: &Caller, name: &str, now: Timestamp) -> Result<EnvironmentView, Fault> {
-    aim(tx, world, caller, name, now, |environment| environment.goal = Goal::Stopped)
+    aim(tx, world, caller, (name, false), now, |environment| environment.goal = Goal::Stopped)
 }
 
 /// End it without asking.
 pub fn kill(tx: &Tx, world: &World, caller: &Caller, name: &str, now: Timestamp) -> Result<EnvironmentView, Fault> {
-    aim(tx, world, caller, name, now, |environment| environment.goal = Goal::Killed)
+    aim(tx, world, caller, (name, false), now, |environment| environment.goal = Goal::Killed)
 }
 
 /// Let its init shut it down, and start it again; one that does not run is started.
-pub fn restart(tx: &Tx, world: &World, caller: &Caller, name: &str, now: Timestamp) -> Result<EnvironmentView, Fault> {
-    aim(tx, world, caller, name, now, |environment| {
+pub fn restart(
+    tx: &Tx,
+    world: &World,
+    caller: &Caller,
+    name: &str,
+    force: bool,
+    now: Timestamp,
+) -> Result<EnvironmentView, Fault> {
+    aim(tx, world, caller, (name, force), now, |environment| {
         environment.goal = Goal::Running;
         let runs = environment.place.as_ref().is_some_and(|place| place.want == Want::Running);
         if runs {
@@ -218,13 +248,14 @@ fn aim(
     tx: &Tx,
     world: &World,
     caller: &Caller,
-    name: &str,
+    (name, force): (&str, bool),
     now: Timestamp,
     set: impl FnOnce(&mut Environment),
 ) -> Result<EnvironmentView, Fault> {
     let before = find_kept(tx, caller, name)?;
     let mut environment = before.clone();
     set(&mut environment);
+    admit(tx, world, caller, force, (Some(&before), &environment), now)?;
     finish(tx, world, &before, environment, now)
 }
 

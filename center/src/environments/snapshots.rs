@@ -93,7 +93,7 @@ pub fn clone(
     world: &World,
     caller: &Caller,
     name: &str,
-    new_name: &str,
+    (new_name, force): (&str, bool),
     now: Timestamp,
 ) -> Result<EnvironmentView, Fault> {
     let from = with_disk(request::find_kept(tx, caller, name)?)?;
@@ -103,6 +103,7 @@ pub fn clone(
     spec.check().map_err(|error| Fault::bad_input(error.to_string()))?;
     let owner = caller.owner().or(from.owner.as_deref());
     let mut to = request::new(tx, owner, &spec, from.template.clone(), Disk::Copying(TaskId(uuid::Uuid::nil())), now)?;
+    request::admit(tx, world, caller, force, (None, &to), now)?;
     let task = tasks::order(tx, TaskKind::Clone { from: from.id, to: to.id }, now)?;
     to.disk = Disk::Copying(task);
     (to.old, to.reinstalls) = (from.old.clone(), from.reinstalls);

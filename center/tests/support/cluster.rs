@@ -190,7 +190,7 @@ pub async fn running(center: &Running, owner: &Center, worker: &mut Node, name: 
     if center.as_operator().pools().await.unwrap().is_empty() {
         center.as_operator().add_pool(&pool()).await.unwrap();
     }
-    owner.create_environment(&spec(name, "tiny")).await.unwrap();
+    owner.create_environment(&spec(name, "tiny"), false).await.unwrap();
     worker.run_all().await;
 }
 

@@ -27,11 +27,11 @@ pub enum Environment {
         name: String,
     },
     /// Start it.
-    Start(Names),
+    Start(Running),
     /// Let its init shut it down. It stays stopped until it is started.
     Stop(Names),
     /// Stop it and start it again.
-    Restart(Names),
+    Restart(Running),
     /// End it at once, without asking it. What was not yet on its disk is lost.
     Kill(Names),
     /// Remove it, its disk and its snapshots for good.
@@ -174,6 +174,17 @@ pub struct Names {
     pub wait: Wait,
 }
 
+/// Some of them, which are to run then.
+#[derive(Debug, Args)]
+pub struct Running {
+    /// Which.
+    #[command(flatten)]
+    pub names: Names,
+    /// Even if no node could die any more then without loss (lodge cluster capacity). For operators.
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// Whether to wait until it is done.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Wait {
@@ -249,6 +260,9 @@ pub struct Clone {
     pub name: String,
     /// Name of the new one.
     pub new: String,
+    /// Even if no node could die any more then without loss (lodge cluster capacity). For operators.
+    #[arg(long)]
+    pub force: bool,
     /// Whether to wait.
     #[command(flatten)]
     pub wait: Wait,
@@ -275,6 +289,9 @@ pub struct Set {
     /// What happens when its init ends without having been told to.
     #[arg(long, value_enum)]
     pub restart: Option<Restart>,
+    /// Even if no node could die any more then without loss (lodge cluster capacity). For operators.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `lodge env resize`.
@@ -292,6 +309,9 @@ pub struct Resize {
     /// Processors it may use.
     #[arg(long, value_parser = parse_cpus)]
     pub cpus: Option<u32>,
+    /// Even if no node could die any more then without loss (lodge cluster capacity). For operators.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `lodge apply`.

@@ -32,10 +32,10 @@ pub async fn run(center: &Center, command: Environment, out: &Out) -> Result<u8>
             out.show(&all, |setting| view::environments(&all, setting))
         }
         Environment::Show { name } => show(center, &name, out).await,
-        Environment::Start(names) => power(center, &names, Power::Start, out).await,
-        Environment::Stop(names) => power(center, &names, Power::Stop, out).await,
-        Environment::Restart(names) => power(center, &names, Power::Restart, out).await,
-        Environment::Kill(names) => power(center, &names, Power::Kill, out).await,
+        Environment::Start(asked) => power(center, &asked.names, Power::Start, asked.force, out).await,
+        Environment::Stop(names) => power(center, &names, Power::Stop, false, out).await,
+        Environment::Restart(asked) => power(center, &asked.names, Power::Restart, asked.force, out).await,
+        Environment::Kill(names) => power(center, &names, Power::Kill, false, out).await,
         Environment::Destroy(asked) => destroy(center, &asked, out).await,
         Environment::Logs { name } => logs(center, &name, out).await,
         Environment::Stats { names, watch } => stats(center, &names, watch, out).await,
@@ -56,18 +56,18 @@ pub async fn run(center: &Center, command: Environment, out: &Out) -> Result<u8>
                 restart: asked.restart.map(Into::into),
                 ..Change::default()
             };
-            change_one(center, &asked.name, &change, out).await
+            change_one(center, &asked.name, &change, asked.force, out).await
         }
         Environment::Resize(asked) => {
             let change = Change { disk: asked.disk, memory: asked.memory, cpu_millis: asked.cpus, ..Change::default() };
-            change_one(center, &asked.name, &change, out).await
+            change_one(center, &asked.name, &change, asked.force, out).await
         }
         Environment::Move(asked) => super::drain::move_one(center, &asked, out).await,
         Environment::Fsck(asked) => return super::repair::fsck(center, &asked, out).await,
         Environment::Reinstall(asked) => super::repair::reinstall(center, &asked, out).await,
         Environment::Repair(asked) => super::repair::repair(center, &asked, out).await,
         Environment::Rename { name, new } => {
-            change_one(center, &name, &Change { name: Some(new), ..Change::default() }, out).await
+            change_one(center, &name, &Change { name: Some(new), ..Change::default() }, false, out).await
         }
     }?;
     Ok(crate::failure::OK)
@@ -103,11 +103,7 @@ async fn create(center: &Center, asked: Create, out: &Out) -> Result<()> {
         let steps = [Step::Create { spec }];
         return out.show(&steps, |_| view::plan(&steps));
     }
-    match asked.force {
-        true => center.create_environment_anyway(&spec).await.map(drop),
-        false => center.create_environment(&spec).await,
-    }
-    .with_context(|| format!("creating {}", spec.name))?;
+    center.create_environment(&spec, asked.force).await.with_context(|| format!("creating {}", spec.name))?;
     if spec.ssh_keys.is_empty() {
         eprintln!("lodge: without --ssh-key nobody can log in to {0} by ssh; `lodge env exec {0} -- COMMAND` works", spec.name);
     }
@@ -124,7 +120,7 @@ async fn show(center: &Center, name: &str, out: &Out) -> Result<()> {
 }
 
 /// All are told first, then all are waited for. The first refusal ends it; those before it have been told.
-async fn power(center: &Center, asked: &Names, power: Power, out: &Out) -> Result<()> {
+async fn power(center: &Center, asked: &Names, power: Power, force: bool, out: &Out) -> Result<()> {
     let (doing, after) = match power {
         Power::Start => ("starting", "is being started"),
         Power::Stop => ("stopping", "is being stopped"),
@@ -139,7 +135,7 @@ async fn power(center: &Center, asked: &Names, power: Power, out: &Out) -> Resul
             Power::Stop | Power::Kill => Goal::Stopped,
             Power::Restart => Goal::RunningAfter(center.environment(name).await.with_context(doing)?.started),
         });
-        center.power(name, power).await.with_context(doing)?;
+        center.power(name, power, force).await.with_context(doing)?;
     }
     for (name, goal) in asked.names.iter().zip(goals) {
         finish(center, name, asked.wait, goal, after, out).await?;
@@ -242,17 +238,15 @@ async fn remove_snapshot(center: &Center, asked: &OfSnapshot, out: &Out) -> Resu
 }
 
 async fn clone(center: &Center, asked: &Clone, out: &Out) -> Result<()> {
-    let Clone { name, new, wait } = asked;
-    center
-        .clone_environment(name, &CloneOrder { name: new.clone() })
-        .await
-        .with_context(|| format!("cloning {name} as {new}"))?;
+    let Clone { name, new, force, wait } = asked;
+    let order = CloneOrder { name: new.clone() };
+    center.clone_environment(name, &order, *force).await.with_context(|| format!("cloning {name} as {new}"))?;
     finish(center, new, *wait, Goal::Idle, &format!("is being made from {name}"), out).await
 }
 
-async fn change_one(center: &Center, name: &str, change: &Change, out: &Out) -> Result<()> {
+async fn change_one(center: &Center, name: &str, change: &Change, force: bool, out: &Out) -> Result<()> {
     change.check()?;
-    center.change_environment(name, change).await.with_context(|| format!("changing {name}"))?;
+    center.change_environment(name, change, force).await.with_context(|| format!("changing {name}"))?;
     out.done(&format!("{name} is changed"))
 }
 
@@ -291,10 +285,10 @@ pub async fn apply(center: &Center, asked: &Apply, out: &Out) -> Result<()> {
         let so_far = |doing: &str, name: &str| format!("{doing} {name}, after {done} of {changes} were done");
         match step {
             Step::Create { spec } => {
-                center.create_environment(spec).await.with_context(|| so_far("creating", &spec.name))?;
+                center.create_environment(spec, false).await.with_context(|| so_far("creating", &spec.name))?;
             }
             Step::Change { name, change, .. } => {
-                center.change_environment(name, change).await.with_context(|| so_far("changing", name))?;
+                center.change_environment(name, change, false).await.with_context(|| so_far("changing", name))?;
             }
             Step::Keep { .. } => continue,
         }

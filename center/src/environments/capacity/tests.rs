@@ -68,6 +68,52 @@ fn what_was_asked_to_be_bound_does_not_count() {
     assert!(proof(&mut pair).holds);
 }
 
+/// What the refusal says, where there is one.
+fn refusal(cluster: &mut Cluster, wanted: &Environment) -> Option<String> {
+    match bears(cluster, wanted, at(1000)) {
+        Ok(()) => None,
+        Err(Fault::Refused(_, why)) => Some(why),
+        Err(fault) => panic!("{fault:?}"),
+    }
+}
+
+#[test]
+fn what_is_stopped_is_counted_when_it_is_started() {
+    let full = || cluster(&[300, 300], &[1, 2]);
+    let mut stopped = environment("late", 9);
+    (stopped.goal, stopped.epoch) = (Goal::Stopped, 3);
+    let started = Environment { goal: Goal::Running, ..stopped.clone() };
+    let mut cluster = full();
+    cluster.environments.insert(stopped.id, stopped);
+    assert!(proof(&mut cluster).holds, "what is stopped needs no room");
+    let why = refusal(&mut cluster, &started).unwrap();
+    assert!(why.contains("would not run") && why.contains("--force"), "{why}");
+    // It is being stopped and has its memory still: it is the same.
+    let mut stopping = full();
+    let mut wanted = Environment { place: Some(place(1, Want::Stopped)), ..started.clone() };
+    stopping.environments.insert(wanted.id, wanted.clone());
+    assert!(refusal(&mut stopping, &wanted).is_some());
+    wanted.spec.memory /= 4;
+    assert_eq!(refusal(&mut full(), &wanted), None);
+    assert_eq!(refusal(&mut self::cluster(&[600, 600], &[1, 2]), &started), None);
+}
+
+#[test]
+fn what_grows_is_counted_where_it_runs() {
+    let grown = |cluster: &Cluster, factor: u64| {
+        let mut one = cluster.environments.values().next().unwrap().clone();
+        one.spec.memory *= factor;
+        one
+    };
+    let mut roomy = cluster(&[400, 400], &[1, 2]);
+    let wanted = grown(&roomy, 2);
+    assert_eq!(refusal(&mut roomy, &wanted), None);
+    let mut tight = cluster(&[400, 400], &[1, 2]);
+    let wanted = grown(&tight, 3);
+    let why = refusal(&mut tight, &wanted).unwrap();
+    assert!(why.contains("after the death of node1, e1 would not run"), "{why}");
+}
+
 #[test]
 fn only_what_makes_things_worse_is_refused_and_not_where_one_worker_is_left() {
     let whole = proof(&mut cluster(&[400, 400], &[1, 2]));

@@ -229,7 +229,7 @@ impl Play {
         let age = |at: i64| u64::try_from((self.rig.now - at) * 1000).unwrap();
         let mark =
             |agent: &Agent| agent.marked.map(|(boot, at)| MarkAge { node: node_id(agent.number), boot, age_ms: age(at) });
-        let signs = Signs { fenced, marks: self.agents.iter().filter_map(mark).collect(), peers: vec![] };
+        let signs = Signs { fenced, marks: self.agents.iter().filter_map(mark).collect(), ..Signs::default() };
         let generation = orders.map_or(0, |orders| orders.generation);
         self.server.cut = cut;
         let said = Heartbeat { share: ShareHealth::Serving, generation, signs, ..self.agents[0].heartbeat() };
@@ -325,10 +325,10 @@ impl Play {
         let (world, who, now) = (&self.rig.world, Caller::Operator, testing::at(self.rig.now));
         // Refusals are part of the game.
         let _ = self.rig.store.transact_blocking(|tx| match what {
-            0 => request::start(tx, world, &who, name, now).map(drop),
+            0 => request::start(tx, world, &who, name, true, now).map(drop),
             1 => request::stop(tx, world, &who, name, now).map(drop),
             2 => request::kill(tx, world, &who, name, now).map(drop),
-            3 => request::restart(tx, world, &who, name, now).map(drop),
+            3 => request::restart(tx, world, &who, name, true, now).map(drop),
             5 | 6 => repair::begin(tx, world, &who, name, &RepairOrder { snapshot: what == 5, ..RepairOrder::default() }, now)
                 .map(drop),
             7 | 8 => repair::finish(tx, world, &who, name, RepairEnd { rollback: what == 8 }, now).map(drop),

@@ -244,7 +244,7 @@ fn a_disk_is_checked_when_nobody_has_it_and_what_was_found_is_kept() {
     rig.lets_go();
     check(true).unwrap();
     assert!(why(check(true)).contains("mending of its disk is not done yet"));
-    rig.run(|tx| request::start(tx, &rig.world, &Caller::Operator, "web1", at(rig.now)).map(drop));
+    rig.run(|tx| request::start(tx, &rig.world, &Caller::Operator, "web1", false, at(rig.now)).map(drop));
     rig.plan();
     assert_eq!(rig.view("web1").reason, "its disk is being checked", "it is not started under it");
     let found = DiskCheck { verdict: Verdict::Mended, has_journal: false, text: "FIXED".into() };
@@ -294,7 +294,7 @@ fn a_reinstalled_one_is_another_system_until_it_is_rolled_back() {
     rig.run(|tx| snapshots::rollback(tx, &rig.world, &Caller::Operator, "web1", &snapshot, at(rig.now)).map(drop));
     rig.plan();
     rig.does(done());
-    rig.run(|tx| request::start(tx, &rig.world, &Caller::Operator, "web1", at(rig.now)).map(drop));
+    rig.run(|tx| request::start(tx, &rig.world, &Caller::Operator, "web1", false, at(rig.now)).map(drop));
     rig.plan();
     let (_, back) = rig.runs();
     assert_eq!((back.template, back.beside), (own.template, None));
