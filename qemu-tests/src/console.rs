@@ -48,7 +48,8 @@ pub struct RackLine {
     pub line: Line,
 }
 
-/// A console of a machine.
+/// A console of a machine. Clones share it.
+#[derive(Clone)]
 pub struct Console {
     /// Its lines since the machine was first switched on.
     pub lines: Feed<Line>,

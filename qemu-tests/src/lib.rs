@@ -11,6 +11,7 @@
 pub mod accel;
 pub mod api;
 pub mod artifacts;
+pub mod bmc;
 pub mod console;
 pub mod feed;
 pub mod hosting;

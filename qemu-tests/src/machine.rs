@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::mpsc::Sender,
+    sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
 
@@ -17,15 +17,16 @@ use crate::{
     console::{Console, Line, RackLine},
     feed::Waited,
     media,
-    process::Process,
-    qmp::Qmp,
     shell::Shell,
     sockets,
     switch::Switch,
 };
 
+mod power;
 pub mod spec;
 
+pub use power::Power;
+use power::Running;
 use spec::{DiskSpec, MachineSpec};
 
 /// A machine, on or off.
@@ -36,17 +37,12 @@ pub struct Machine {
     pub dir: PathBuf,
     /// Its console, over all its boots.
     pub console: Console,
+    /// Its power.
+    pub power: Power,
     host: Host,
     firmware: PathBuf,
-    running: Option<Running>,
     /// When it was switched on for the first time.
     pub first_on: Option<Instant>,
-}
-
-struct Running {
-    process: Process,
-    monitor: Qmp,
-    shell: Shell,
 }
 
 /// Something on the console that no wait survives.
@@ -74,7 +70,8 @@ impl Machine {
         }
         switch.add_port(&spec.name, sockets::listen(&dir, spec::NET_SOCKET)?)?;
         let firmware = artifacts.firmware.clone();
-        Ok(Self { spec, dir, console, host, firmware, running: None, first_on: None })
+        let power = Power::new(&spec.name, dir.clone(), console.clone());
+        Ok(Self { spec, dir, console, power, host, firmware, first_on: None })
     }
 
     /// Press the power button of a machine that is off.
@@ -83,27 +80,18 @@ impl Machine {
         if let Some(answer) = &self.spec.answer {
             media::answer_stick(&self.dir.join(spec::STICK), answer)?;
         }
-        let names = [spec::SERIAL_SOCKET, spec::SHELL_SOCKET, spec::MONITOR_SOCKET];
-        let [serial, shell, monitor] = names.map(|name| sockets::listen(&self.dir, name));
-        let (serial, shell, monitor) = (serial?, shell?, monitor?);
-        let arguments = self.spec.arguments(&self.host, &self.firmware);
         self.first_on.get_or_insert_with(Instant::now);
-        let process = Process::spawn(&self.spec.name, &self.dir, "qemu-system-x86_64", &arguments, &names)?;
-        self.console.attach(process.accept(&serial)?)?;
-        let shell = Shell::new(process.accept(&shell)?)?;
-        let monitor = Qmp::new(process.accept(&monitor)?).with_context(|| process.last_words())?;
-        self.running = Some(Running { process, monitor, shell });
-        Ok(())
+        self.power.on(self.spec.arguments(&self.host, &self.firmware))
     }
 
     /// Pull the plug.
     pub fn switch_off(&mut self) {
-        self.running = None;
+        self.power.off();
     }
 
     /// Whether it is on.
     pub fn is_on(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.process.is_running())
+        self.power.is_on()
     }
 
     /// Press the power button of a machine that runs.
@@ -158,7 +146,8 @@ impl Machine {
     }
 
     fn unplug(&self, device: &str, contents: &str) -> Result<()> {
-        let events = &self.running()?.monitor.events;
+        let running = self.running()?;
+        let events = &running.monitor.events;
         let from = events.end();
         self.monitor("device_del", json!({"id": device}))?;
         let gone = events.wait(from, self.limit(60), |event| {
@@ -172,7 +161,7 @@ impl Machine {
 
     /// Wait until it is off.
     pub fn wait_off(&self, limit: Duration) -> Result<()> {
-        let Some(running) = &self.running else { return Ok(()) };
+        let Some(running) = self.power.running() else { return Ok(()) };
         match running.process.wait(self.host.scale(limit)) {
             Some(_) => Ok(()),
             None => bail!("{} is still on after {:.0} s", self.spec.name, self.host.scale(limit).as_secs_f64()),
@@ -215,8 +204,8 @@ impl Machine {
     }
 
     /// The debug shell, once it answers.
-    pub fn shell(&self) -> Result<&Shell> {
-        let shell = &self.running()?.shell;
+    pub fn shell(&self) -> Result<Arc<Shell>> {
+        let shell = Arc::clone(&self.running()?.shell);
         shell.wait(self.limit(60)).with_context(|| format!("asking {} for a shell", self.spec.name))?;
         Ok(shell)
     }
@@ -246,7 +235,7 @@ impl Machine {
         self.host.scale(Duration::from_secs(seconds))
     }
 
-    fn running(&self) -> Result<&Running> {
-        self.running.as_ref().with_context(|| format!("{} is off", self.spec.name))
+    fn running(&self) -> Result<Arc<Running>> {
+        self.power.running().with_context(|| format!("{} is off", self.spec.name))
     }
 }

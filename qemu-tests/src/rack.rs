@@ -19,6 +19,7 @@ use crate::{
     accel::Host,
     api::{Login, Operator},
     artifacts::Artifacts,
+    bmc::{Bmcs, Board},
     console::RackLine,
     machine::{
         Machine,
@@ -125,6 +126,12 @@ impl Rack {
         let dir = self.dir.join("web-server");
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         Web::start(&dir, &self.router)
+    }
+
+    /// Start the BMCs of all machines that there are, at https://10.77.0.6.
+    pub fn start_bmcs(&self) -> Result<Bmcs> {
+        let boards = self.machines.values().map(|machine| (machine.spec.name.clone(), Board::of(machine)));
+        Bmcs::start(boards.collect(), self.router.bmc_port)
     }
 
     /// Take a machine out.

@@ -2,13 +2,13 @@
 //!
 //! It is QEMU's user networking in a process without a machine. It gives addresses from 10.77.0.50 on, answers no PXE and no HTTP
 //! Boot, and lets nothing out: a rack needs nothing from outside. One port of the host leads to the center's API; one address of the
-//! site, 10.77.0.5:80, leads to a web server of the rack, where a test wants one. More ports of the host lead to addresses of the site
+//! site, 10.77.0.5:80, leads to a web server of the rack, and another, 10.77.0.6:443, to its BMCs, where a test wants one. More ports of the host lead to addresses of the site
 //! as soon as somebody asks for them.
 //!
 //! | addresses of 10.77.0.0/24 | whose |
 //! |---|---|
 //! | .2, .3 | the router; its name server |
-//! | .5 | the rack's web server |
+//! | .5, .6 | the rack's web server; its BMCs |
 //! | .10 | the center |
 //! | .50 to .65 | given by DHCP |
 //! | .128 to .199 | for environments |
@@ -43,12 +43,14 @@ pub struct Router {
     pub api_port: u16,
     /// Port of 127.0.0.1 that 10.77.0.5:80 leads to.
     pub web_port: u16,
+    /// Port of 127.0.0.1 that 10.77.0.6:443 leads to.
+    pub bmc_port: u16,
 }
 
 impl Router {
     /// Plug a router into the switch. Its files go to `dir`.
     pub fn start(dir: &Path, switch: &Switch) -> Result<Self> {
-        let (api_port, web_port) = (free_port()?, free_port()?);
+        let (api_port, web_port, bmc_port) = (free_port()?, free_port()?, free_port()?);
         switch.add_port("router", sockets::listen(dir, "net.sock")?)?;
         let center = CENTER.split('/').next().unwrap_or(CENTER);
         let site = [
@@ -60,6 +62,7 @@ impl Router {
             "restrict=on".to_owned(),
             format!("hostfwd=tcp:127.0.0.1:{api_port}-{center}:8443"),
             format!("guestfwd=tcp:10.77.0.5:80-cmd:{}", relay(web_port)),
+            format!("guestfwd=tcp:10.77.0.6:443-cmd:{}", relay(bmc_port)),
         ];
         let arguments = [
             "-nodefaults",
@@ -87,7 +90,7 @@ impl Router {
         let listener = sockets::listen(dir, MONITOR_SOCKET)?;
         let process = Process::spawn("router", dir, "qemu-system-x86_64", &arguments, &[MONITOR_SOCKET])?;
         let monitor = Qmp::new(process.accept(&listener)?).context("speaking to the router's monitor")?;
-        Ok(Self { process, monitor, forwards: Mutex::default(), api_port, web_port })
+        Ok(Self { process, monitor, forwards: Mutex::default(), api_port, web_port, bmc_port })
     }
 
     /// A port of 127.0.0.1 that leads to a TCP port of an address of the site, from now until the rack is gone; the same one whenever
@@ -115,7 +118,7 @@ impl Router {
     }
 }
 
-/// What the router starts for each connection to 10.77.0.5:80, with the connection as standard input and output.
+/// What the router starts for each connection to an address of the rack's own, with the connection as standard input and output.
 fn relay(port: u16) -> String {
     // A shell without job control gives what runs in the background no standard input of its own accord.
     format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port} 4<&0; cat <&4 >&3 & cat <&3; kill $!'")

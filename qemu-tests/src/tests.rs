@@ -120,6 +120,12 @@ pub const TESTS: &[VmTest] = &[
         run: failover::cut,
     },
     VmTest {
+        name: "failover-bmc",
+        about: "a node hangs: its BMC switches it off and on; where the share node cannot cut it off, that alone frees what it ran",
+        in_default: false,
+        run: failover::bmc,
+    },
+    VmTest {
         name: "failover-center",
         about: "the center is killed between the order to fence and its confirmation: taken over once, by the center's next start",
         in_default: false,

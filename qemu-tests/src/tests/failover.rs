@@ -2,6 +2,7 @@
 //! The environments are started elsewhere by themselves, only behind a confirmed fence or a new boot; no acknowledged line is lost, and no
 //! line of an older copy comes after one of a newer. The node comes back by itself, in another boot, and is given work again.
 
+mod bmc;
 mod center;
 mod cut;
 mod dead;
@@ -10,6 +11,7 @@ mod journal;
 mod native;
 mod power;
 
+pub use bmc::run as bmc;
 pub use center::run as center;
 pub use cut::run as cut;
 pub use dead::run as dead;

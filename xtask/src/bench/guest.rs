@@ -99,7 +99,7 @@ impl Guest {
         let (watch, shell, limit) = (format!("watch {}", Self::address(number)), self.machine()?.shell()?, self.limit());
         std::thread::scope(|scope| {
             let begin = Instant::now();
-            let watcher = scope.spawn(move || run(shell, &watch, limit).map(|parts| (begin.elapsed(), parts)));
+            let watcher = scope.spawn(move || run(&shell, &watch, limit).map(|parts| (begin.elapsed(), parts)));
             self.order(name, number, "96M")?;
             let (took, parts) = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
             Ok((took.as_secs_f64(), parts))
@@ -122,7 +122,7 @@ impl Guest {
         let command = format!("start {} {} --template {} --like {config}", engine.word(), peer(number), self.template);
         let shell = self.machine()?.shell()?;
         let begin = Instant::now();
-        let parts = run(shell, &command, self.limit())?;
+        let parts = run(&shell, &command, self.limit())?;
         Ok((begin.elapsed().as_secs_f64(), parts))
     }
 
@@ -138,7 +138,8 @@ impl Guest {
 
     /// Run the bench's program on the node.
     pub fn on_node(&self, command: &str) -> Result<Value> {
-        run(self.machine()?.shell()?, command, self.limit())
+        let shell = self.machine()?.shell()?;
+        run(&shell, command, self.limit())
     }
 
     /// Put the bench's program into an environment.
