@@ -6,9 +6,11 @@
 //! | file | what |
 //! |---|---|
 //! | `fence/plan.rs` | the next step, and what proves that a ban is in force |
+//! | `fence/attest.rs` | what this node attests of its lease and its watchdog |
 //! | `fence/marks.rs` | how old the nodes' heartbeat files are |
 //! | `fence/peers.rs` | who of the neighbours that are asked after answers |
 
+mod attest;
 pub mod marks;
 pub mod peers;
 pub mod plan;
@@ -17,6 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lodge_model::fence::{Ban, Fenced, PeerWord, Signs};
@@ -44,13 +47,16 @@ pub struct Witness {
     pub marks: Option<Marks>,
     /// Who answers.
     pub peers: watch::Receiver<Vec<PeerWord>>,
+    /// The lease that this node is held to, on a worker.
+    pub lease: Option<watch::Receiver<Option<Duration>>>,
 }
 
 impl Witness {
     /// Everything it can say now.
     pub fn signs(&self, fenced: Vec<Fenced>) -> Signs {
         let marks = self.marks.as_ref().map(|marks| marks.ages(since_boot())).unwrap_or_default();
-        Signs { fenced, marks, peers: self.peers.borrow().clone() }
+        let guard = self.lease.as_ref().map(|lease| attest::guard(*lease.borrow()));
+        Signs { fenced, marks, peers: self.peers.borrow().clone(), guard }
     }
 }
 

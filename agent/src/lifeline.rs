@@ -18,7 +18,7 @@ mod mark;
 mod neighbours;
 mod stand;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// init is told this often at least.
 const VOUCH_EVERY: Duration = Duration::from_secs(5);
 const STACK: usize = 256 << 10;
+/// There while this node holds itself to a lease: an agent that is started anew and reaches nobody goes on with that.
+const LEASE_FILE: &str = "/run/lodge/lease";
 
 /// What the lifeline needs of the node.
 pub struct Setting {
@@ -59,7 +61,18 @@ pub struct Setting {
     /// The orders.
     pub orders: watch::Receiver<Option<Orders>>,
     /// When the center answered last.
-    pub heard: watch::Receiver<Option<Duration>>,
+    pub heard: watch::Receiver<Option<Heard>>,
+    /// The lease that init holds this machine to, once it has been told.
+    pub lease: watch::Sender<Option<Duration>>,
+}
+
+/// The center answered. Times are since the kernel started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// When it was asked: what it knows is no younger.
+    pub asked: Duration,
+    /// When it answered.
+    pub answered: Duration,
 }
 
 /// A moment that one thread tells another.
@@ -105,7 +118,7 @@ impl Lifeline {
     fn hold(mut self) {
         loop {
             let facts = self.look();
-            if let Err(error) = self.take(&stand(&facts), facts.now) {
+            if let Err(error) = self.take(&stand(&facts), &facts) {
                 let text = format!("{error:#}");
                 if text != self.complaint {
                     tracing::warn!("{text}; trying again");
@@ -117,14 +130,19 @@ impl Lifeline {
     }
 
     fn look(&self) -> Facts {
-        let fence = self.setting.orders.borrow().as_ref().map(|orders| orders.fence.clone()).unwrap_or_default();
+        let fence = self.setting.orders.borrow().as_ref().map(|orders| orders.fence.clone());
+        let holds_lease = fence.as_ref().map_or_else(|| Path::new(LEASE_FILE).exists(), |fence| fence.lease);
+        let fence = fence.unwrap_or_default();
         let now = since_boot();
+        let heard = *self.setting.heard.borrow();
         // What cannot be read is taken for something that runs.
         let populated = self.setting.environments.read_key("cgroup.events", "populated");
         Facts {
             now,
             written: self.written.at(now),
-            heard: *self.setting.heard.borrow(),
+            heard: heard.map(|heard| heard.answered),
+            renewed: self.written.proven(now).max(heard.map(|heard| heard.asked)),
+            holds_lease,
             pulse: self.pulse.get(),
             is_fenced: fence.fenced == Some(self.setting.boot),
             runs: populated.map_or(true, |populated| populated == Some(1)),
@@ -134,13 +152,19 @@ impl Lifeline {
     }
 
     /// Off the network first, then the end, then the word to init.
-    fn take(&mut self, stand: &Stand, now: Duration) -> Result<()> {
+    fn take(&mut self, stand: &Stand, facts: &Facts) -> Result<()> {
         let isolated = self.isolate(stand);
         let ended = if stand.ends { self.end(stand) } else { Ok(()) };
         // What cannot be taken off the network is not vouched for.
         let may_speak = isolated.is_ok() || !stand.isolated || stand.ends;
         if let Some(word) = stand.vouch.filter(|_| may_speak) {
-            self.vouch(word, now)?;
+            note_lease(Path::new(LEASE_FILE), facts.holds_lease)?;
+            self.vouch(
+                if facts.holds_lease { shortened(word, since_boot().saturating_sub(facts.now)) } else { word },
+                facts.now,
+            )?;
+            let lease = facts.holds_lease.then_some(facts.timing.lease);
+            self.setting.lease.send_if_modified(|told| std::mem::replace(told, lease) != lease);
         }
         self.neighbours = if stand.asks { self.ask()? } else { Neighbours::Unknown };
         isolated.and(ended)?;
@@ -182,6 +206,25 @@ impl Lifeline {
     }
 }
 
+/// init counts from when it hears a word, a lease from what was seen.
+fn shortened(word: Vouch, late: Duration) -> Vouch {
+    match word {
+        Vouch::For(seconds) => {
+            let late = u32::try_from(late.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+            Vouch::For(seconds.saturating_sub(late))
+        }
+        other => other,
+    }
+}
+
+fn note_lease(file: &Path, holds: bool) -> Result<()> {
+    match holds {
+        true if !file.exists() => std::fs::write(file, "").with_context(|| format!("writing {}", file.display())),
+        false if file.exists() => std::fs::remove_file(file).with_context(|| format!("removing {}", file.display())),
+        _ => Ok(()),
+    }
+}
+
 impl Moment {
     fn now() -> Self {
         let moment = Self::default();
@@ -218,10 +261,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let init = dir.path().join("init.sock");
         let listener = UnixListener::bind(&init).unwrap();
-        let (orders, heard) = (watch::channel(None).1, watch::channel(None).1);
+        let (orders, heard, lease) = (watch::channel(None).1, watch::channel(None).1, watch::channel(None).0);
         let environments = Cgroup::at(dir.path().join("env"));
         let (node, boot) = (NodeId(uuid::Uuid::from_u128(1)), BootId(uuid::Uuid::from_u128(2)));
-        let setting = Setting { share: None, node, boot, center: String::new(), init, environments, orders, heard };
+        let setting = Setting { share: None, node, boot, center: String::new(), init, environments, orders, heard, lease };
         let mut lifeline = Lifeline {
             setting,
             written: Written::always(),

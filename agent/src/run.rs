@@ -133,6 +133,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
     let (peer_words, peers) = watch::channel(Vec::new());
     let asking = peers::follow(ordered.clone(), peer_words);
     let (heard, hearing) = watch::channel(None);
+    let (lease_sender, lease) = watch::channel(None);
     let is_worker = identity.file.roles.contains(&Role::Worker);
     let lifeline = lifeline::Setting {
         share: (!serves).then(|| paths::SHARE.into()),
@@ -143,6 +144,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         environments: environment::host::real::cgroup_of_all(),
         orders: ordered.clone(),
         heard: hearing,
+        lease: lease_sender,
     };
     // Where nothing can run there is nothing to answer for.
     let lifeline = async { if is_worker { lifeline::run(lifeline).await } else { std::future::pending().await } };
@@ -157,7 +159,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         environments: ends.environments.subscribe(),
         silent: ends.silent,
         told: ends.told,
-        witness: Witness { marks, peers },
+        witness: Witness { marks, peers, lease: is_worker.then_some(lease) },
         outlook,
         heard,
     };

@@ -22,6 +22,7 @@ use crate::backoff::Backoff;
 use crate::durable;
 use crate::environment::report::Reports;
 use crate::fence::Witness;
+use crate::lifeline::Heard;
 use crate::moments::{self, Moments, since_boot};
 use crate::outlook::Outlook;
 use crate::reconcile::plan::Report;
@@ -59,8 +60,8 @@ pub struct Session {
     pub witness: Witness,
     /// The same for the center's questions about them.
     pub outlook: Outlook,
-    /// When the center answered last, since the kernel started.
-    pub heard: watch::Sender<Option<Duration>>,
+    /// When the center answered last.
+    pub heard: watch::Sender<Option<Heard>>,
 }
 
 /// Why a round of heartbeats ended.
@@ -125,12 +126,13 @@ impl Session {
             address: address.clone(),
             phases,
         };
+        let asked = since_boot();
         let orders = self.center.register(&register).await?;
         memory.phases_told = told;
         self.moments.record(moments::REGISTERED)?;
         self.well(memory);
         tracing::info!("registered with the center at {}", self.center.url());
-        self.take(memory, orders)?;
+        self.take(memory, orders, asked)?;
         Ok(address)
     }
 
@@ -138,7 +140,7 @@ impl Session {
     async fn beat(&mut self, memory: &mut Memory, network: &mut FileWatch, address: &str) -> Result<End> {
         let boot = boot_id()?;
         loop {
-            let began = Instant::now();
+            let (began, asked) = (Instant::now(), since_boot());
             let report = self.report.borrow_and_update().clone();
             let phases = self.moments.phases(&self.boot);
             let all = phases.len();
@@ -160,7 +162,7 @@ impl Session {
                         self.well(memory);
                         self.say_ready(&heartbeat.share);
                         let before = memory.newest.value;
-                        self.take(memory, orders)?;
+                        self.take(memory, orders, asked)?;
                         if memory.newest.value == before {
                             let (mut report_now, mut kept_now) = (self.report.clone(), self.environments.clone());
                             tokio::select! {
@@ -208,8 +210,8 @@ impl Session {
     }
 
     /// Orders older than the newest that was seen are refused.
-    fn take(&self, memory: &mut Memory, orders: Orders) -> Result<()> {
-        self.heard.send_replace(Some(since_boot()));
+    fn take(&self, memory: &mut Memory, orders: Orders, asked: Duration) -> Result<()> {
+        self.heard.send_replace(Some(Heard { asked, answered: since_boot() }));
         if let Err(refusal) = memory.newest.accept(orders.generation)? {
             tracing::warn!("{refusal}");
             return Ok(());

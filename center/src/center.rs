@@ -1,6 +1,7 @@
 //! The center as a whole: what every handler shares.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use crate::boot::bundle::{Bundle, Bundles};
 use crate::console::Consoles;
 use crate::environments::reconcile;
+use crate::failover::drive::Errand;
 use crate::failover::look::{begin, look};
 use crate::fault::Fault;
 use crate::flow::machine::{self, BundleUrl};
@@ -50,6 +52,8 @@ pub struct Center {
     pub sessions: Arc<Sessions>,
     /// `http://ADDRESS:PORT/boot/`, where boot files and bundles are served; absent where they are not.
     pub boot_url: Option<String>,
+    /// Nodes that an errand is about.
+    errands: Mutex<BTreeSet<NodeId>>,
 }
 
 /// What lies in the data directory besides the database.
@@ -67,7 +71,7 @@ impl Center {
     pub fn new(store: Store, world: World, files: Files, boot_url: Option<String>) -> Self {
         let Files { consoles, bundles, uploads } = files;
         let (world, bundles, sessions) = (Arc::new(world), Arc::new(bundles), Arc::new(Sessions::new()));
-        Self { store, world, consoles, bundles, uploads, sessions, boot_url }
+        Self { store, world, consoles, bundles, uploads, sessions, boot_url, errands: Mutex::default() }
     }
 
     /// The time, as the host has it now: the flows take it as an argument and bear a clock that is set.
@@ -199,10 +203,32 @@ impl Center {
         loop {
             tick.tick().await;
             let (world, now, up_for) = (Arc::clone(&self.world), self.now(), began.elapsed());
-            if let Err(Fault::Internal(error)) = self.store.transact(move |tx| look(tx, &world, up_for, now)).await {
-                tracing::error!("looking after silent nodes: {error:#}");
+            match self.store.transact(move |tx| look(tx, &world, up_for, now)).await {
+                Ok(errands) => errands.into_iter().for_each(|errand| self.run_errand(errand)),
+                Err(Fault::Internal(error)) => tracing::error!("looking after silent nodes: {error:#}"),
+                Err(Fault::Refused(..)) => {}
             }
         }
+    }
+
+    /// Begin with an errand, unless one about the same node is being run.
+    fn run_errand(self: &Arc<Self>, errand: Errand) {
+        if !self.errands().insert(errand.node) {
+            return;
+        }
+        let center = Arc::clone(self);
+        tokio::spawn(async move {
+            let outcome = errand.run(&center.store).await.map_err(|error| format!("{error:#}"));
+            let (world, now, done) = (Arc::clone(&center.world), center.now(), errand.clone());
+            if let Err(Fault::Internal(error)) = center.store.transact(move |tx| done.ended(tx, &world, &outcome, now)).await {
+                tracing::error!("noting what a BMC has done: {error:#}");
+            }
+            center.errands().remove(&errand.node);
+        });
+    }
+
+    fn errands(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.errands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Log what time alone changes, for as long as the center runs. It begins late: after the center was away it is the center

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use lodge_model::answer::{CenterAnswer, SiteAnswer};
 use lodge_model::api::{InstallOrder, NodeState, Orders, Phase, ShareHealth, StepTime};
 use lodge_model::facts::Facts;
+use lodge_model::guard::Guard;
 use lodge_model::ids::{BootId, MachineId, NodeId, TicketId};
 use lodge_model::layout::Slot;
 use lodge_model::node::Role;
@@ -97,6 +98,9 @@ pub struct Node {
     /// A boot of it that is to be cut from the share, or is.
     #[serde(default)]
     pub ban: Option<Ban>,
+    /// What it attests of its lease and its watchdog.
+    #[serde(default)]
+    pub guard: Option<Guard>,
 }
 
 impl Node {

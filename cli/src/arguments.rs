@@ -14,7 +14,7 @@ use lodge_model::ids::Fingerprint;
 use crate::amount::parse_label;
 use drain::{Down, Drain, Set};
 use environment::{Apply, Environment};
-use failover::{Arm, Disarm, Incident};
+use failover::{Arm, Bmc, Disarm, Incident};
 use hosting::{Pool, Template, User};
 use rolling::Reboot;
 
@@ -163,6 +163,9 @@ pub enum Node {
         #[command(flatten)]
         confirm: Confirm,
     },
+    /// The BMC of a node: by it a machine that hangs is switched off for certain.
+    #[command(subcommand)]
+    Bmc(Bmc),
     /// Move every environment off a node, and prove it: the node signs that nothing is left. Nothing new comes to it until `undrain`.
     ///
     /// First comes the plan: where each goes, and what keeps those that cannot go. One that cannot go blocks only itself.
@@ -278,6 +281,8 @@ pub enum Cluster {
     Reboot(Reboot),
     /// Prove that any one node may die, or name what would not run then: each death is played with the rule that places environments.
     Capacity,
+    /// Show by which ways each worker could be fenced: share node, BMC, lease and watchdog, and what is missing for them.
+    Fencing,
     /// Take nothing over from silent nodes until `lodge cluster arm`, as for planned work on the network.
     Disarm(Disarm),
     /// Take over from nodes that die again.
@@ -359,6 +364,18 @@ mod tests {
         assert!(
             parse("lodge node poweroff n1 --yes --reason x").is_ok() && parse("lodge env move web1 --to n2 --restart").is_ok()
         );
+    }
+
+    #[test]
+    fn a_bmc_is_known_by_one_thing_and_its_password_is_never_an_argument() {
+        let ca = format!("sha256:{}", "ab".repeat(32));
+        let line = format!("lodge node bmc set n1 --url https://10.0.9.1 --user lodge --fingerprint {ca}");
+        let Command::Node(Node::Bmc(Bmc::Set(set))) = parse(&line).unwrap().command else { panic!("{line}") };
+        assert!(set.fingerprint.is_some() && set.password_file.is_none() && !set.force);
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(kind(&format!("{line} --ca ca.pem")), ErrorKind::ArgumentConflict);
+        assert_eq!(kind(&format!("{line} --password hunter2")), ErrorKind::UnknownArgument);
+        assert_eq!(kind("lodge node bmc set n1 --url https://10.0.9.1"), ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

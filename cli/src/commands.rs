@@ -66,6 +66,7 @@ async fn ask(command: Command, out: &Out) -> Result<u8> {
         Command::Cluster(Cluster::Set(asked)) => drain::set(&center, &asked, out).await,
         Command::Cluster(Cluster::Reboot(asked)) => rolling::reboot(&center, &asked, out).await,
         Command::Cluster(Cluster::Capacity) => failover::capacity(&center, out).await,
+        Command::Cluster(Cluster::Fencing) => failover::fencing(&center, out).await,
         Command::Cluster(Cluster::Disarm(asked)) => failover::disarm(&center, &asked, out).await,
         Command::Cluster(Cluster::Arm(asked)) => failover::arm(&center, &asked, out).await,
         Command::Cluster(Cluster::Show) => {
@@ -108,6 +109,7 @@ async fn node(center: &Center, command: Node, out: &Out) -> Result<()> {
             center.confirm_off(&node).await.with_context(|| format!("confirming that {node} is off"))?;
             out.done(&format!("{node} is taken to be off"))
         }
+        Node::Bmc(command) => failover::bmc(center, command, out).await,
         Node::Drain(asked) => drain::drain(center, &asked, out).await,
         Node::Undrain { node } => drain::undrain(center, &node, out).await,
         Node::Certificate { node } => drain::certificate(center, &node, out).await,

@@ -131,6 +131,15 @@ pub fn read_line() -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
+/// A secret: typed unseen after a question, or the first line of standard input where nobody types.
+pub fn read_secret(question: &str) -> Result<String> {
+    if !stdin().is_terminal() {
+        return read_line();
+    }
+    eprint!("{question}");
+    console::Term::stderr().read_secure_line().context("reading from the terminal")
+}
+
 /// To standard output. A reader that has gone away, as `head` does, is no error.
 pub fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())

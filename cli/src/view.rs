@@ -13,7 +13,7 @@ pub mod samples;
 
 pub use drain::{certificate, drain, drain_line, moved, settings};
 pub use environment::{Before, environment_line, environment_page, environments, plan, restart, snapshots, stats, verdict};
-pub use failover::{capacity, failover, incident_page, incidents, timeline};
+pub use failover::{bmc, bmc_test, capacity, failover, fencing, incident_page, incidents, timeline};
 pub use hosting::{pools, template_page, templates, user_token, users};
 pub use node::node_page;
 pub use rolling::{rolling, rolling_line, rolling_question};

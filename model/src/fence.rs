@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::guard::Guard;
 use crate::ids::{BootId, NodeId, TaskId};
 
 /// The heartbeat file of a node on the share, relative to its root: a `Mark` as JSON, written (in place, fsync) every `timing::MARK` while
@@ -47,11 +48,13 @@ pub struct FenceOrders {
     pub fenced: Option<BootId>,
     /// What `timing::Timing` is made with.
     pub patience: u32,
+    /// Nodes hold themselves to a lease (`guard`).
+    pub lease: bool,
 }
 
 impl Default for FenceOrders {
     fn default() -> Self {
-        Self { banned: Vec::new(), ask_about: Vec::new(), fenced: None, patience: 1 }
+        Self { banned: Vec::new(), ask_about: Vec::new(), fenced: None, patience: 1, lease: false }
     }
 }
 
@@ -91,6 +94,9 @@ pub struct Signs {
     pub marks: Vec<MarkAge>,
     /// What came of asking after `FenceOrders::ask_about`.
     pub peers: Vec<PeerWord>,
+    /// Of a worker: what would end its environments if nobody reached it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
 }
 
 /// How a ban stands.

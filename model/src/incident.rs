@@ -43,12 +43,16 @@ impl Case {
     }
 }
 
-/// How a node is cut from what it could write to, the strongest first: this is the order in which they are tried.
+/// How it is made sure that a boot of a node writes no more, in the order in which the ways are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// The share node refuses its boot, and has read back that nothing of it is left.
     Share,
+    /// Its BMC has switched its machine off, and says that it is off.
+    Bmc,
+    /// Its lease has run out, and its watchdog after that: it has ended what it ran, or was reset. Only where it was asked for.
+    Lease,
     /// An operator has said that its machine is off.
     Operator,
 }
@@ -58,6 +62,8 @@ impl Method {
     pub fn words(self) -> &'static str {
         match self {
             Self::Share => "cut from the share",
+            Self::Bmc => "switched off by its BMC",
+            Self::Lease => "ended by its lease and watchdog",
             Self::Operator => "an operator's word",
         }
     }
@@ -75,12 +81,14 @@ pub enum Step {
     Corroborated,
     /// Nothing is taken over at present, and why.
     Held,
-    /// The ban is stored, and ordered.
+    /// The ban is stored, and ordered; a further way is tried.
     FenceOrdered,
-    /// The share node tried and could not yet.
+    /// A way was tried and did not work yet.
     FenceFailed,
-    /// Nothing of that boot can write any more: method and proof.
+    /// Nothing of that boot can write any more: method and proof. Later ones make sure.
     Fenced,
+    /// Its BMC has switched its machine on again.
+    SwitchedOn,
     /// An environment was given to another node.
     Placed,
     /// It runs there.
@@ -108,6 +116,7 @@ impl Step {
             Self::FenceOrdered => "fence-ordered",
             Self::FenceFailed => "fence-failed",
             Self::Fenced => "fenced",
+            Self::SwitchedOn => "switched-on",
             Self::Placed => "placed",
             Self::Started => "started",
             Self::Reachable => "reachable",

@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod api;
+pub mod bmc;
 pub mod bundle;
 pub mod disk;
 pub mod drain;
@@ -15,6 +16,7 @@ pub mod environment;
 pub mod facts;
 pub mod farewell;
 pub mod fence;
+pub mod guard;
 pub mod ids;
 pub mod incident;
 pub mod initproto;

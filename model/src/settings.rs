@@ -26,6 +26,9 @@ pub struct Settings {
     pub patience: u32,
     /// Refuse what would leave no room for the environments of a node that dies; whoever asks may insist.
     pub spare: bool,
+    /// Seconds after the last sign of life of a node after which its lease and its watchdog are taken for a proof that it writes no more,
+    /// where neither the share node nor a BMC has one; 0 for never. Longer than any of them may go on (`guard`).
+    pub lease_wait: u32,
 }
 
 impl Default for Settings {
@@ -39,12 +42,15 @@ impl Default for Settings {
             moves_per_cluster: 16,
             patience: 1,
             spare: true,
+            lease_wait: 0,
         }
     }
 }
 
 /// Shortest and longest deadline, in seconds: the clean stop at its end takes some itself, and init waits for no longer than the longest.
 pub const DEADLINES: std::ops::RangeInclusive<u32> = 10..=3600;
+/// Shortest and longest wait for lease and watchdog, in seconds; how short it may be in fact depends on what the nodes attest.
+pub const LEASE_WAITS: std::ops::RangeInclusive<u32> = 30..=3600;
 /// Least and greatest number of moves at a time.
 pub const MOVES: std::ops::RangeInclusive<u32> = 1..=64;
 
@@ -69,6 +75,7 @@ impl Settings {
             moves_per_cluster: change.moves_per_cluster.unwrap_or(self.moves_per_cluster),
             patience: change.patience.unwrap_or(self.patience),
             spare: change.spare.unwrap_or(self.spare),
+            lease_wait: change.lease_wait.unwrap_or(self.lease_wait),
         };
         changed.check().map(|()| changed)
     }
@@ -89,6 +96,10 @@ impl Settings {
         }
         if !PATIENCE.contains(&self.patience) {
             return Err(format!("patience: {}; from {} to {} is possible", self.patience, PATIENCE.start(), PATIENCE.end()));
+        }
+        if self.lease_wait != 0 && !LEASE_WAITS.contains(&self.lease_wait) {
+            let (least, most) = (LEASE_WAITS.start(), LEASE_WAITS.end());
+            return Err(format!("lease_wait: {} s; from {least} s to {most} s is possible, or 0 for never", self.lease_wait));
         }
         match moves.into_iter().find(|(_, value)| !MOVES.contains(value)) {
             Some((name, value)) => Err(format!("{name}: {value}; from {} to {} is possible", MOVES.start(), MOVES.end())),
@@ -117,6 +128,8 @@ pub struct SettingsChange {
     pub patience: Option<u32>,
     /// See `Settings`.
     pub spare: Option<bool>,
+    /// See `Settings`.
+    pub lease_wait: Option<u32>,
 }
 
 #[cfg(test)]
@@ -132,6 +145,8 @@ mod tests {
         assert!(settings.with(&change).unwrap_err().starts_with("moves_per_target: 0"));
         let change = SettingsChange { patience: Some(0), ..SettingsChange::default() };
         assert!(settings.with(&change).unwrap_err().starts_with("patience: 0"));
+        let change = SettingsChange { lease_wait: Some(5), ..SettingsChange::default() };
+        assert!(settings.with(&change).unwrap_err().starts_with("lease_wait: 5 s"));
         let change = SettingsChange { button_deadline: Some(20), ..SettingsChange::default() };
         assert_eq!(settings.with(&change).unwrap(), Settings { button_deadline: 20, ..settings.clone() });
         assert_eq!((settings.deadline(Cause::Request), settings.deadline(Cause::Ups)), (900, 60));

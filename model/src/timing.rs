@@ -24,6 +24,8 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SHARE_UNMOUNT: Duration = Duration::from_secs(10);
 /// How often a node writes its heartbeat file on the share, and asks after a silent neighbour.
 pub const MARK: Duration = Duration::from_secs(2);
+/// How much later than it should a machine is restarted whose agent hangs when its lease is over.
+pub const LEASE_SLACK: Duration = Duration::from_secs(5);
 /// Least and greatest patience that can be set.
 pub const PATIENCE: std::ops::RangeInclusive<u32> = 1..=20;
 
@@ -34,6 +36,7 @@ pub const PATIENCE: std::ops::RangeInclusive<u32> = 1..=20;
 /// isolate   the node has not written its heartbeat file: it takes the links of its environments down
 /// suspect   the center hears nothing, or the share node sees an old file: from here on the node may be fenced
 /// give_up   the node reaches neither share nor center: it ends its environments
+/// lease     where nodes hold themselves to a lease: the latest moment at which PID 1 restarts a machine that could not do that
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -45,6 +48,9 @@ pub struct Timing {
     pub corroborate: Duration,
     /// A node that has reached neither share nor center for this long ends its environments. Longer than the lease.
     pub give_up: Duration,
+    /// So long after the last renewal of its lease a node that holds itself to one has ended its environments, or PID 1 has restarted the
+    /// machine (`guard`). Longer than `give_up` by what a look, a word to init and its rounding take.
+    pub lease: Duration,
     /// How long an agent's word for what runs on its node goes; after that init restarts the machine. Longer than init's longest pause before
     /// it starts a dead agent again.
     pub vouch: Duration,
@@ -62,6 +68,7 @@ impl Timing {
             suspect: seconds(6),
             corroborate: seconds(2),
             give_up: SHARE_LEASE * factor + seconds(3),
+            lease: SHARE_LEASE * factor + seconds(3) + LEASE_SLACK,
             vouch: Duration::from_secs(30) + seconds(10),
             listen: seconds(15),
         }

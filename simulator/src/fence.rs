@@ -37,7 +37,7 @@ impl Simulation {
         let fenced = fenced.map(|ban| Fenced { id: ban.id, outcome: confirmed("its client is gone") }).collect();
         let marks = share.marks.iter();
         let marks = marks.map(|(node, (boot, at))| MarkAge { node: *node, boot: *boot, age_ms: self.now - at }).collect();
-        Signs { fenced, marks, peers }
+        Signs { fenced, marks, peers, guard: None }
     }
 
     /// Which environments that have moved a node reaches. One that does not answer is looked for again with the next heartbeat.

@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write as _,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::Path,
     time::Duration,
 };
 
@@ -11,6 +12,45 @@ use anyhow::{Context as _, Result};
 
 /// The first watchdog of the machine.
 pub const DEVICE: &str = "/dev/watchdog0";
+
+/// What the kernel says of that watchdog (Documentation/ABI/testing/sysfs-class-watchdog).
+const SYSFS: &str = "/sys/class/watchdog/watchdog0";
+
+/// How a watchdog stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What its driver calls itself.
+    pub identity: String,
+    /// From the last feeding to the reset.
+    pub timeout: Duration,
+    /// It is armed.
+    pub is_armed: bool,
+    /// It is the kernel's own timer, which hangs when the kernel does.
+    pub is_soft: bool,
+}
+
+/// How the first watchdog of the machine stands; nothing where there is none.
+pub fn status() -> Result<Option<Status>> {
+    status_in(Path::new(SYSFS))
+}
+
+fn status_in(dir: &Path) -> Result<Option<Status>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let read = |name: &str| {
+        let path = dir.join(name);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        anyhow::Ok(text.trim().to_owned())
+    };
+    let identity = read("identity")?;
+    let seconds: u64 = read("timeout")?.parse().context("reading the watchdog's time limit")?;
+    let is_soft = identity == SOFT_IDENTITY;
+    Ok(Some(Status { identity, timeout: Duration::from_secs(seconds), is_armed: read("state")? == "active", is_soft }))
+}
+
+/// What the kernel's softdog calls itself.
+const SOFT_IDENTITY: &str = "Software Watchdog";
 
 /// An armed watchdog.
 #[derive(Debug)]
@@ -63,5 +103,31 @@ mod ioctl {
         // SAFETY: the kernel reads and writes one int, which we own for the call.
         unsafe { settimeout(fd, &raw mut seconds) }?;
         Ok(seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_says_what_it_is_and_whether_it_is_armed() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("watchdog0");
+        assert_eq!(status_in(&device).unwrap(), None);
+        std::fs::create_dir(&device).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(device.join(name), text).unwrap();
+        for (name, text) in [("identity", "i6300ESB timer\n"), ("timeout", "60\n"), ("state", "active\n")] {
+            write(name, text);
+        }
+        let status = status_in(&device).unwrap().unwrap();
+        assert_eq!((status.identity.as_str(), status.timeout.as_secs(), status.is_armed), ("i6300ESB timer", 60, true));
+        assert!(!status.is_soft);
+        write("identity", "Software Watchdog\n");
+        write("state", "inactive\n");
+        let status = status_in(&device).unwrap().unwrap();
+        assert!(status.is_soft && !status.is_armed);
+        write("timeout", "soon\n");
+        assert!(status_in(&device).is_err());
     }
 }

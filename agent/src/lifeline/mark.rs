@@ -19,7 +19,14 @@ const STACK: usize = 128 << 10;
 
 /// When the file was last written.
 #[derive(Clone, Debug)]
-pub struct Written(Option<Moment>);
+pub struct Written(Option<LastWrite>);
+
+#[derive(Clone, Debug)]
+struct LastWrite {
+    last: Moment,
+    /// The start of the agent, which counts as a write until there is one.
+    start: Duration,
+}
 
 impl Written {
     /// The node serves the share itself: there is nothing that it could be cut from.
@@ -29,13 +36,20 @@ impl Written {
 
     /// Since the kernel started. The start of the last write that went through, so that it is never said to be younger than it is.
     pub fn at(&self, now: Duration) -> Duration {
-        self.0.as_ref().map_or(now, Moment::get)
+        self.0.as_ref().map_or(now, |file| file.last.get())
+    }
+
+    /// The same, where there was a write at all.
+    pub fn proven(&self, now: Duration) -> Option<Duration> {
+        let is_proven = |file: &LastWrite| file.last.get() > file.start;
+        self.0.as_ref().is_none_or(is_proven).then(|| self.at(now))
     }
 }
 
 /// Write it for as long as the agent lives. Until the first write, its start counts as one.
 pub fn write_to(share: &Path, node: NodeId, boot: BootId) -> Result<Written> {
     let last = Moment::now();
+    let start = last.get();
     let (told, share) = (last.clone(), share.to_owned());
     let write = move || {
         let mut count = 0;
@@ -60,7 +74,7 @@ pub fn write_to(share: &Path, node: NodeId, boot: BootId) -> Result<Written> {
         }
     };
     std::thread::Builder::new().name("heartbeat".into()).stack_size(STACK).spawn(write).context("starting a thread")?;
-    Ok(Written(Some(last)))
+    Ok(Written(Some(LastWrite { last, start })))
 }
 
 /// In place and synced: whoever reads it reads a whole one, or the end of the one before, which is no JSON.
@@ -121,8 +135,12 @@ mod tests {
     fn a_share_of_its_own_is_never_lost() {
         let now = Duration::from_secs(9);
         assert_eq!(Written::always().at(now), now);
-        let last = Moment::default();
-        last.set(Duration::from_secs(5));
-        assert_eq!(Written(Some(last)).at(now), Duration::from_secs(5));
+        let (last, start) = (Moment::default(), Duration::from_secs(5));
+        last.set(start);
+        let written = Written(Some(LastWrite { last: last.clone(), start }));
+        assert_eq!((written.at(now), written.proven(now)), (start, None), "the start of the agent renews nothing");
+        last.set(Duration::from_secs(7));
+        assert_eq!((written.at(now), written.proven(now)), (Duration::from_secs(7), Some(Duration::from_secs(7))));
+        assert_eq!(Written::always().proven(now), Some(now));
     }
 }

@@ -7,11 +7,14 @@
 //! | lost | lost | somebody answers | off the network, and held: the one machine with center and share may just be restarting |
 //! | lost | lost | nobody answers | off the network, and after `give_up` ended: this node is cut off |
 //! | | fenced | | ended at once |
+//!
+//! Where the node holds itself to a lease (`lodge_model::guard`) it ends what it runs and restarts as soon as that is over, whoever answers on
+//! its network, and init is vouched to for no longer than the lease goes: the machine restarts in time whether the agent can do that or not.
 
 use std::time::Duration;
 
 use lodge_model::initproto::Vouch;
-use lodge_model::timing::Timing;
+use lodge_model::timing::{LEASE_SLACK, Timing};
 
 /// What is known. Times are since the kernel started.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,10 @@ pub struct Facts {
     pub written: Duration,
     /// When the center answered last.
     pub heard: Option<Duration>,
+    /// The beginning of the last write or heartbeat that went through; nothing where this agent knows of none.
+    pub renewed: Option<Duration>,
+    /// The node holds itself to a lease.
+    pub holds_lease: bool,
     /// When the rest of the agent last showed a pulse.
     pub pulse: Duration,
     /// The center says that this boot is banned.
@@ -69,6 +76,10 @@ pub fn stand(facts: &Facts) -> Stand {
         let why = "this node was fenced: its environments were given to others".to_owned();
         return Stand { isolated: true, ends: true, vouch: Some(Vouch::Refused), why, ..well };
     }
+    if let Some(renewed) = facts.renewed.filter(|renewed| facts.holds_lease && now.saturating_sub(*renewed) > timing.give_up) {
+        let why = format!("its lease is over: nothing has renewed it for {} s", now.saturating_sub(renewed).as_secs());
+        return Stand { isolated: true, ends: true, vouch: Some(Vouch::Refused), why, ..well };
+    }
     let silence = now.saturating_sub(heard.map_or(written, |heard| heard.max(written)));
     if silence <= timing.isolate {
         return well;
@@ -82,9 +93,21 @@ pub fn stand(facts: &Facts) -> Stand {
 
 /// A hung agent would not hear that its node was fenced.
 fn word(facts: &Facts) -> Option<Vouch> {
-    let seconds = u32::try_from(facts.timing.vouch.as_secs()).unwrap_or(u32::MAX);
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let is_alive = facts.now.saturating_sub(facts.pulse) <= facts.timing.vouch / 2;
-    is_alive.then_some(if facts.runs { Vouch::For(seconds) } else { Vouch::NothingRuns })
+    let word = match (facts.holds_lease, facts.runs) {
+        (true, _) => Vouch::For(seconds(of_lease(facts)?.min(facts.timing.vouch))),
+        (false, true) => Vouch::For(seconds(facts.timing.vouch)),
+        (false, false) => Vouch::NothingRuns,
+    };
+    is_alive.then_some(word)
+}
+
+/// What is left of the lease, and the time in which the node ends it itself. An agent that knows of no renewal says nothing of it: what the one
+/// before it has said stands.
+fn of_lease(facts: &Facts) -> Option<Duration> {
+    let end = facts.renewed? + facts.timing.give_up;
+    Some(end.saturating_sub(facts.now) + LEASE_SLACK / 2)
 }
 
 #[cfg(test)]
@@ -101,6 +124,8 @@ mod tests {
             now: at(now),
             written: at(written),
             heard: Some(at(heard)),
+            renewed: Some(at(written.max(heard))),
+            holds_lease: false,
             pulse: at(now),
             is_fenced: false,
             runs: true,
@@ -172,19 +197,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_lease_that_is_over_ends_everything_whoever_answers() {
+        let timing = Timing::new(1);
+        let held = |silence: Duration| {
+            stand(&Facts { holds_lease: true, neighbours: Neighbours::Answer, now: at(100) + silence, ..facts(0, 100, 99) })
+        };
+        assert!(matches!(held(at(0)).vouch, Some(Vouch::For(seconds)) if at(seconds.into()) <= timing.lease));
+        assert!(held(timing.give_up).isolated && !held(timing.give_up).ends);
+        let over = held(timing.give_up + at(1));
+        assert!(over.ends && over.vouch == Some(Vouch::Refused) && over.why.contains("its lease is over"), "{over:?}");
+        // An agent that has just started renews nothing by that, and speaks for nothing.
+        let fresh = Facts { holds_lease: true, renewed: None, ..facts(1000, 1000, 1000) };
+        assert_eq!((stand(&fresh).vouch, stand(&fresh).ends), (None, false));
+    }
+
     proptest! {
+        /// Whatever happens to the agent after its last word, init restarts the machine before the lease is over for everybody else.
+        #[test]
+        fn init_is_never_told_to_wait_beyond_the_lease(now in 0..400_u64, renewed in 0..400_u64, runs: bool, patience in 1..=20_u32) {
+            let timing = Timing::new(patience);
+            let renewed = renewed.min(now);
+            let facts = Facts { holds_lease: true, renewed: Some(at(renewed)), runs, timing, ..facts(now, renewed, renewed) };
+            match stand(&facts).vouch {
+                Some(Vouch::For(seconds)) => prop_assert!(at(now + u64::from(seconds)) <= at(renewed) + timing.lease),
+                Some(Vouch::Refused) => prop_assert!(at(now) > at(renewed) + timing.give_up),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
         /// Nothing is ended without the center's word or full silence on all sides, and what is ended is never on the network.
         #[test]
         fn nothing_ends_without_a_reason(
             now in 0..200_u64, written in 0..200_u64, heard in prop::option::of(0..200_u64), is_fenced: bool, runs: bool,
             neighbours in prop::sample::select(vec![Neighbours::Unknown, Neighbours::Answer, Neighbours::Silent]), patience in 0..30_u32,
+            renewed in prop::option::of(0..200_u64), holds_lease: bool,
         ) {
             let timing = Timing::new(patience);
-            let facts = Facts { heard: heard.map(at), is_fenced, runs, neighbours, timing, ..facts(now, written, 0) };
+            let (heard, renewed) = (heard.map(at), renewed.map(at));
+            let facts = Facts { heard, renewed, holds_lease, is_fenced, runs, neighbours, timing, ..facts(now, written, 0) };
             let stand = stand(&facts);
             let lost = |last: Duration| facts.now > last + timing.give_up;
             let is_cut_off = neighbours == Neighbours::Silent && lost(facts.written) && facts.heard.is_none_or(lost);
-            prop_assert!(!stand.ends || is_fenced || is_cut_off);
+            let is_over = holds_lease && renewed.is_some_and(lost);
+            prop_assert!(!stand.ends || is_fenced || is_cut_off || is_over);
             prop_assert!(!stand.ends || stand.isolated);
             prop_assert_eq!(stand.ends, stand.vouch == Some(Vouch::Refused));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use lodge_model::api::ErrorBody;
+use lodge_model::guard::FencingView;
 use lodge_model::incident::{ArmOrder, CapacityView, FailoverView, IncidentView};
 use lodge_model::timing::LONG_POLL;
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +15,7 @@ use super::environments::{Watched, ask};
 use crate::auth::Operator;
 use crate::center::Center;
 use crate::environments::capacity;
-use crate::failover::request;
+use crate::failover::{attested, request};
 use crate::fault::Fault;
 
 /// All incidents, the newest first.
@@ -75,6 +76,13 @@ pub async fn arm(
 ) -> Result<Json<FailoverView>, Fault> {
     let now = center.now();
     ask(&center, move |tx, _| request::arm(tx, &order, now)).await
+}
+
+/// By which ways each worker could be fenced now.
+#[utoipa::path(get, path = "/fencing", tag = "operator", security(("token" = [])),
+    responses((status = 200, body = FencingView), (status = "4XX", body = ErrorBody)))]
+pub async fn fencing(_: Operator, State(center): State<Arc<Center>>) -> Result<Json<FencingView>, Fault> {
+    ask(&center, |tx, _| attested::show(tx)).await
 }
 
 /// What would become of every environment if one node died, for each node.

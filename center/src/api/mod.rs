@@ -1,5 +1,6 @@
 //! The HTTPS API: handlers that translate between HTTP and the flows, and decide nothing.
 
+mod bmc;
 mod body;
 mod drain;
 mod environments;
@@ -64,6 +65,8 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(operator::cluster))
         .routes(routes!(operator::label))
         .routes(routes!(operator::confirm_off))
+        .routes(routes!(bmc::set, bmc::show, bmc::remove))
+        .routes(routes!(bmc::test))
         .routes(routes!(drain::order, drain::show, drain::undrain))
         .routes(routes!(drain::certificate))
         .routes(routes!(drain::move_one))
@@ -78,6 +81,7 @@ fn versioned() -> OpenApiRouter<Arc<Center>> {
         .routes(routes!(failover::disarm))
         .routes(routes!(failover::arm))
         .routes(routes!(failover::capacity))
+        .routes(routes!(failover::fencing))
         .routes(routes!(pools::list, pools::add))
         .routes(routes!(pools::remove))
         .routes(routes!(environments::list, environments::create))

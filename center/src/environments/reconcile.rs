@@ -172,7 +172,7 @@ fn refresh_orders(tx: &Tx, cluster: &Cluster, nodes: Vec<Node>) -> Result<(), Fa
             needed.extend(templates.map(|template| (template.digest.clone(), template)));
         }
     }
-    let fencing = Fencing::of(&nodes, &incident::open(tx)?, cluster.settings.patience);
+    let fencing = Fencing::of(&nodes, &incident::open(tx)?, &cluster.settings);
     let mut tried = reach::orders(cluster);
     let absent = farewell::absent(cluster, &nodes);
     let reader = farewell::reader(cluster, &nodes);

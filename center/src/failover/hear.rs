@@ -6,8 +6,9 @@ use lodge_model::ids::BootId;
 use lodge_model::incident::{Case, Method, Step};
 use lodge_model::node::Role;
 
+use super::drive::proven;
 use super::incident;
-use super::records::Confirmed;
+use super::records::Word;
 use crate::fault::Fault;
 use crate::flow::{World, topology};
 use crate::records::Node;
@@ -34,28 +35,28 @@ pub fn signs(tx: &Tx, world: &World, node: &Node, said: &Signs, now: Timestamp) 
 }
 
 fn fenced(tx: &Tx, world: &World, mut node: Node, share: &str, word: &Fenced, now: Timestamp) -> Result<(), Fault> {
-    let Some(ban) = node.ban.as_mut().filter(|ban| ban.confirmed.is_none()) else { return Ok(()) };
+    let Some(ban) = node.ban.as_mut().filter(|ban| ban.share != Word::Confirmed) else { return Ok(()) };
     let (boot, since) = (ban.boot, ban.since);
-    if let FenceOutcome::Confirmed { proof, .. } = &word.outcome {
-        ban.confirmed = Some(Confirmed { at: now, proof: proof.clone() });
-        tx.put(&node)?;
-        tx.replan();
+    let said = match &word.outcome {
+        FenceOutcome::Confirmed { .. } => Word::Confirmed,
+        FenceOutcome::Failed { error } => Word::Failed(error.clone()),
+    };
+    if ban.share == said {
+        return Ok(());
     }
+    ban.share = said;
     let heard = world.live.last(node.id, node.seen).unwrap_or(since);
     let mut incident = incident::of(tx, &node, boot, Case::NodeSilent, heard, now)?;
     let before = (incident.version > 0).then(|| incident.clone());
     match &word.outcome {
         FenceOutcome::Confirmed { proof, .. } => {
             let took = now.duration_since(since).as_secs_f64();
-            incident.method.get_or_insert(Method::Share);
-            incident.waits.clear();
-            incident.add(now, Step::Fenced, format!("{} by {share}, in {took:.1} s: {proof}", Method::Share.words()));
+            let what = format!("{} by {share}, in {took:.1} s: {proof}", Method::Share.words());
+            proven(tx, &mut node, &mut incident, Method::Share, &what, now)?;
         }
         FenceOutcome::Failed { error } => {
-            let text = format!("{share} could not yet: {error}");
-            if incident.last(Step::FenceFailed) != Some(&text) {
-                incident.add(now, Step::FenceFailed, text);
-            }
+            tx.put(&node)?;
+            incident.add(now, Step::FenceFailed, format!("{share} could not yet: {error}"));
         }
     }
     incident::save(tx, &mut incident, before.as_ref())

@@ -8,6 +8,7 @@ use lodge_model::incident::Step;
 use lodge_model::node::Role;
 use lodge_model::timing::{MARK, Timing};
 
+use super::drive::{Errand, drive};
 use super::incident;
 use super::plan::{Decision, Facts, Plan, ShareFacts, Verdict, Worker, plan};
 use super::records::{Ban, Failover, Incident};
@@ -30,15 +31,15 @@ pub fn begin(tx: &Tx, now: Timestamp) -> Result<(), Fault> {
     tx.log(&EventDraft { at: now, machine: None, node: None, kind: "center", text, detail: None })
 }
 
-/// Look. `up_for` is how long the center has been listening.
-pub fn look(tx: &Tx, world: &World, up_for: Duration, now: Timestamp) -> Result<(), Fault> {
+/// Look, and say what is to be done outside of the transaction. `up_for` is how long the center has been listening.
+pub fn look(tx: &Tx, world: &World, up_for: Duration, now: Timestamp) -> Result<Vec<Errand>, Fault> {
     let nodes = tx.list::<Node>()?;
     let state: Failover = tx.get(&"failover")?.unwrap_or_default();
     let mut facts = facts(tx, world, &nodes, &state, up_for, now)?;
     let open = incident::open(tx)?;
     let first = plan(&facts);
     if first.verdicts.is_empty() && open.is_empty() && first.held == state.held {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // Only now it matters who holds what.
     let environments = tx.list::<Environment>()?;
@@ -56,13 +57,14 @@ pub fn look(tx: &Tx, world: &World, up_for: Duration, now: Timestamp) -> Result<
             carry_out(tx, world, node, verdict, &facts, &environments)?;
         }
     }
+    let mut errands = Vec::new();
     for before in open {
         let is_judged = plan.verdicts.iter().any(|verdict| verdict.node == before.node);
         if !is_judged {
-            go_on(tx, &before, &nodes, &facts, &plan)?;
+            errands.extend(go_on(tx, world, &before, &nodes, &facts, &plan)?);
         }
     }
-    Ok(())
+    Ok(errands)
 }
 
 fn facts(tx: &Tx, world: &World, nodes: &[Node], state: &Failover, up_for: Duration, now: Timestamp) -> Result<Facts, Fault> {
@@ -154,16 +156,10 @@ fn ban(tx: &Tx, node: &Node, incident: &mut Incident, facts: &Facts) -> Result<(
     let share = facts.share.as_ref().map_or("the share node", |share| share.name.as_str());
     let addresses: Vec<String> = ban.addresses.iter().map(ToString::to_string).collect();
     incident.add(now, Step::FenceOrdered, format!("{share} is to cut {} off the share", addresses.join(", ")));
-    incident.waits = unconfirmed(share, &incident.name);
+    incident.waits = format!("{share} has to confirm that {} is cut off", incident.name);
     tx.put(&Node { ban: Some(ban), ..node.clone() })?;
     tx.replan();
     Ok(())
-}
-
-fn unconfirmed(share: &str, name: &str) -> String {
-    format!(
-        "{share} has to confirm that {name} is cut off; if it cannot, switch {name} off and say so: lodge node confirm-off {name}"
-    )
 }
 
 /// What its neighbours say of it, when that is news.
@@ -180,9 +176,10 @@ fn neighbours(world: &World, incident: &mut Incident, facts: &Facts) {
 }
 
 /// An open incident that nothing was decided about: its node is back, has gone in order, or is being fenced.
-fn go_on(tx: &Tx, before: &Incident, nodes: &[Node], facts: &Facts, plan: &Plan) -> Result<(), Fault> {
+fn go_on(tx: &Tx, world: &World, before: &Incident, nodes: &[Node], facts: &Facts, plan: &Plan) -> Result<Vec<Errand>, Fault> {
     let now = facts.now;
     let mut incident = before.clone();
+    let mut errands = Vec::new();
     let node = nodes.iter().find(|node| node.id == incident.node);
     let boot = node.and_then(|node| node.registered.as_ref()).map(|registered| registered.boot);
     let worker = facts.workers.iter().find(|worker| worker.node == incident.node && worker.boot == incident.boot);
@@ -192,20 +189,23 @@ fn go_on(tx: &Tx, before: &Incident, nodes: &[Node], facts: &Facts, plan: &Plan)
         (Some(node), None) if boot == Some(incident.boot) && node.off.is_some() && node.ban.is_none() => {
             end(&mut incident, Step::Returned, "it was heard again, and has gone down in order", now);
         }
-        (_, Some(worker)) if worker.settled => {}
-        (_, Some(worker)) if worker.banned => {
-            let share = facts.share.as_ref().map_or("the share node", |share| share.name.as_str());
-            let silent = if plan.is_wide { format!(" ({})", plan.held) } else { String::new() };
-            incident.waits = unconfirmed(share, &incident.name) + &silent;
+        (Some(node), _) if let Some(ban) = node.ban.as_ref().filter(|ban| ban.boot == incident.boot) => {
+            errands = drive(tx, world, node, ban, &mut incident, facts)?;
+            if plan.is_wide && incident.method.is_none() {
+                incident.waits = format!("{} ({})", incident.waits, plan.held);
+            }
         }
+        (_, Some(worker)) if worker.settled => {}
         (_, Some(worker))
-            if !worker.is_gone && now.duration_since(worker.heard) <= SignedDuration::try_from(facts.timing.suspect).unwrap_or_default() =>
+            if !worker.is_gone
+                && now.duration_since(worker.heard) <= SignedDuration::try_from(facts.timing.suspect).unwrap_or_default() =>
         {
             end(&mut incident, Step::Returned, "all signs of it are good again; nothing was taken from it", now);
         }
         _ => {}
     }
-    incident::save(tx, &mut incident, Some(before))
+    incident::save(tx, &mut incident, Some(before))?;
+    Ok(errands)
 }
 
 fn end(incident: &mut Incident, step: Step, what: &str, now: Timestamp) {

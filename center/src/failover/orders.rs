@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lodge_model::fence::{Ban, FenceOrders, Peer};
 use lodge_model::ids::NodeId;
 use lodge_model::node::Role;
+use lodge_model::settings::Settings;
 
 use super::records::Incident;
 use crate::orders::Topology;
@@ -20,11 +21,12 @@ pub struct Fencing {
     banned: Vec<Ban>,
     peers: Vec<Peer>,
     patience: u32,
+    lease: bool,
 }
 
 impl Fencing {
     /// Of the nodes and the incidents that are open.
-    pub fn of(nodes: &[Node], open: &[Incident], patience: u32) -> Self {
+    pub fn of(nodes: &[Node], open: &[Incident], settings: &Settings) -> Self {
         let server = Topology::of(nodes).share.map(|(server, _)| server);
         let silent: BTreeSet<NodeId> = open.iter().filter(|incident| !incident.is_back).map(|incident| incident.node).collect();
         let is_asked = |node: &&Node| {
@@ -35,7 +37,7 @@ impl Fencing {
         let banned = nodes.iter().filter_map(|node| Some(node.ban.as_ref()?.order(node.id))).collect();
         let address = |node: &Node| Some(Peer { node: node.id, address: node.address.as_ref()?.parse().ok()? });
         let peers = nodes.iter().filter(|node| silent.contains(&node.id)).filter_map(address).collect();
-        Self { server, asked, banned, peers, patience }
+        Self { server, asked, banned, peers, patience: settings.patience, lease: settings.lease_wait > 0 }
     }
 
     /// The orders of one node.
@@ -46,6 +48,7 @@ impl Fencing {
             ask_about: if self.asked.contains(&node.id) { self.peers.clone() } else { Vec::new() },
             fenced: node.ban.as_ref().map(|ban| ban.boot).filter(|banned| Some(*banned) == boot),
             patience: self.patience,
+            lease: self.lease,
         }
     }
 }

@@ -23,8 +23,14 @@ pub struct Ban {
     pub addresses: Vec<IpAddr>,
     /// When it was stored.
     pub since: Timestamp,
-    /// The share node has read back that nothing of it is left.
+    /// The first proof that nothing of it is written any more, by whichever way.
     pub confirmed: Option<Confirmed>,
+    /// What the share node said of it last.
+    #[serde(default)]
+    pub share: Word,
+    /// How far the BMC is with its machine.
+    #[serde(default)]
+    pub bmc: Switching,
 }
 
 /// The proof.
@@ -36,11 +42,50 @@ pub struct Confirmed {
     pub proof: String,
 }
 
+/// What the share node said of a ban.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    /// Nothing yet.
+    #[default]
+    None,
+    /// It cannot yet, and why.
+    Failed(String),
+    /// It has read back that nothing of it is left.
+    Confirmed,
+}
+
+/// How far a BMC is with a machine: off, then on again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switching {
+    /// When it was first told to switch it off.
+    pub began: Option<Timestamp>,
+    /// Tries of the present step that failed.
+    pub failed: Option<Failed>,
+    /// When it was read back as off.
+    pub off: Option<Timestamp>,
+    /// It was off already: whoever has switched it off switches it on.
+    pub was_off: bool,
+    /// It was switched on again.
+    pub on: bool,
+}
+
+/// Tries that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// How many.
+    pub tries: u32,
+    /// When the last one did.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub why: String,
+}
+
 impl Ban {
     /// Of a boot of a node.
     pub fn new(id: TaskId, node: &Node, boot: BootId, now: Timestamp) -> Self {
         let addresses = node.address.iter().filter_map(|address| address.parse().ok()).collect();
-        Self { id, boot, addresses, since: now, confirmed: None }
+        Self { id, boot, addresses, since: now, confirmed: None, share: Word::None, bmc: Switching::default() }
     }
 
     /// As the share node is told.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use lodge_model::fence::{MarkAge, PeerWord};
@@ -19,6 +20,8 @@ struct Heard {
     /// Who was asked after, by whom, whether it answered, and when that was said.
     words: HashMap<(NodeId, NodeId), (bool, Timestamp)>,
     last_wide: Option<Timestamp>,
+    /// Of nodes that are fenced: the last heartbeat, and how long the center had been up when that was first seen to be the last.
+    unheard: HashMap<NodeId, (Option<Timestamp>, Duration)>,
 }
 
 impl Signs {
@@ -49,6 +52,17 @@ impl Signs {
         let said = heard.words.iter().filter(|((node, _), (_, at))| *node == about && *at >= since);
         let (yes, no): (Vec<_>, Vec<_>) = said.partition(|(_, (answers, _))| *answers);
         (yes.len(), no.len())
+    }
+
+    /// How long a node has sent no heartbeat since this one, by how long the center is up: a clock that nobody sets. Counted from when it is
+    /// first asked.
+    pub fn unheard(&self, node: NodeId, last: Option<Timestamp>, up_for: Duration) -> Duration {
+        let mut heard = self.heard();
+        let known = heard.unheard.entry(node).or_insert((last, up_for));
+        if known.0 != last {
+            *known = (last, up_for);
+        }
+        up_for.saturating_sub(known.1)
     }
 
     /// Takeovers are held back for more than one node's sake.

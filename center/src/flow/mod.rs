@@ -200,6 +200,7 @@ impl Node {
             confirmed_off: None,
             said_farewell: None,
             ban: None,
+            guard: None,
         }
     }
 }

@@ -80,6 +80,7 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
         return Ok(Orders { register_again: true, ..known.unwrap_or_else(|| Orders::none(&node.name)) });
     }
     let told_before = (node.share.clone(), node.carried_out, node.problem.clone(), node.seen);
+    let attested = std::mem::replace(&mut node.guard, said.signs.guard.clone());
     node.share = said.share.clone();
     node.carried_out = said.generation;
     node.problem = said.problem.clone();
@@ -91,7 +92,8 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     if told_before.1 != node.carried_out {
         tx.wake();
     }
-    let is_same = (&node.share, node.carried_out, &node.problem) == (&told_before.0, told_before.1, &told_before.2);
+    let is_same = (&node.share, node.carried_out, &node.problem, &node.guard)
+        == (&told_before.0, told_before.1, &told_before.2, &attested);
     if world.live.has_warm(id, &said.warm) | world.live.saw(id, now) {
         tx.replan();
     }
@@ -99,8 +101,7 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     report::take_in(tx, world, id, said, now)?;
     let (state, _) = whole.state(&world.live, now);
     let node_told = whole.node.as_ref().and_then(|node| node.told);
-    if !is_same || has_phases || node_told != Some(state) || is_due(told_before.3, now) || order_is_old(&whole, now)
-    {
+    if !is_same || has_phases || node_told != Some(state) || is_due(told_before.3, now) || order_is_old(&whole, now) {
         whole.save(tx, world, now)?;
     }
     orders(tx, id)

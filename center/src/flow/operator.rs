@@ -124,6 +124,7 @@ pub fn forget(tx: &Tx, world: &World, name: &str, now: Timestamp) -> Result<Mach
         tx.delete::<Node>(&node.id)?;
         tx.delete::<Drain>(&node.id)?;
         tx.delete::<Certified>(&node.id)?;
+        tx.delete::<failover::bmc::Bmc>(&node.id)?;
         world.live.forget(node.id);
     }
     for record in tx.list::<TicketRecord>()?.iter().filter(|record| record.ticket.machine == id) {

@@ -9,6 +9,7 @@ mod events;
 mod schema;
 
 use std::cell::Cell;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,6 +65,9 @@ impl Store {
     /// Open or make the database of a center, and bring it to the newest schema.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let connection = Connection::open(path).with_context(|| format!("opening the database {}", path.display()))?;
+        // It holds passwords. Its log and index get the same rights from SQLite.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("closing the database {}", path.display()))?;
         Self::prepare(connection).with_context(|| format!("preparing the database {}", path.display()))
     }
 

@@ -32,6 +32,10 @@ fn records_survive_a_restart_and_events_are_numbered() {
             tx.log(&event("two"))
         })
         .unwrap();
+    for name in ["center.db", "center.db-wal", "center.db-shm"] {
+        let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others may read {name}");
+    }
     drop(store);
     let store = Store::open(&path).unwrap();
     let (names, events) = store.transact_blocking(|tx| Ok((tx.list::<NameClaim>()?, tx.events_after(1, None)?))).unwrap();

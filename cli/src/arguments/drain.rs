@@ -118,4 +118,8 @@ pub struct Set {
     /// Refuse what would leave no room for the environments of a node that dies.
     #[arg(long, group = "setting", value_name = "true|false")]
     pub spare: Option<bool>,
+    /// Where neither share node nor BMC has a proof: take a node's lease and watchdog for one after so long; 0 for never. Refused where a
+    /// node could go on for longer (lodge cluster fencing).
+    #[arg(long, group = "setting", value_name = "TIME", value_parser = parse_seconds)]
+    pub lease_wait: Option<u64>,
 }

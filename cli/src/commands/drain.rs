@@ -157,6 +157,7 @@ pub async fn set(center: &Center, asked: &Set, out: &Out) -> Result<()> {
         moves_per_cluster: asked.moves_per_cluster,
         patience: asked.patience,
         spare: asked.spare,
+        lease_wait: seconds(asked.lease_wait)?,
     };
     let settings = center.change_settings(&change).await.context("changing the settings")?;
     out.show(&settings, |_| view::settings(&settings))

@@ -1,13 +1,15 @@
-//! `lodge incident …`, `lodge cluster disarm`, `arm` and `capacity`.
+//! `lodge incident …`, `lodge node bmc …`, `lodge cluster disarm`, `arm` and `capacity`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lodge_client::{Center, Error};
+use lodge_model::bmc::{BmcOrder, Secret, Trust};
 use lodge_model::incident::{ArmOrder, FailoverView};
 
-use crate::arguments::failover::{Arm, Disarm, Incident};
-use crate::out::{Out, print};
+use crate::arguments::failover::{Arm, Bmc, Disarm, Incident, SetBmc};
+use crate::out::{Out, print, read_secret};
 use crate::view::{self, Setting};
 
 /// Pause before a center that cannot be reached is asked again; it has no way to call us.
@@ -81,4 +83,55 @@ pub async fn capacity(center: &Center, out: &Out) -> Result<()> {
         bail!("the cluster cannot bear the death of any one node");
     }
     Ok(())
+}
+
+/// `lodge cluster fencing`.
+pub async fn fencing(center: &Center, out: &Out) -> Result<()> {
+    let fencing = center.fencing().await.context("asking by which ways nodes could be fenced")?;
+    out.show(&fencing, |setting| view::fencing(&fencing, setting))
+}
+
+/// `lodge node bmc …`.
+pub async fn bmc(center: &Center, command: Bmc, out: &Out) -> Result<()> {
+    match command {
+        Bmc::Set(asked) => set_bmc(center, asked, out).await,
+        Bmc::Show { node } => {
+            let bmc = center.bmc(&node).await.with_context(|| format!("showing the BMC of {node}"))?;
+            out.show(&bmc, |setting| view::bmc(&bmc, setting))
+        }
+        Bmc::Test { node } => {
+            let test = center.test_bmc(&node).await.with_context(|| format!("asking the BMC of {node}"))?;
+            out.show(&test, |_| view::bmc_test(&test))
+        }
+        Bmc::Rm { node, confirm } => {
+            let bmc = center.bmc(&node).await.with_context(|| format!("looking for the BMC of {node}"))?;
+            let what =
+                format!("the BMC of {node} at {} is forgotten: a hung {node} is not switched off by it any more", bmc.url);
+            if !out.confirm(confirm, &what, true)? {
+                return Ok(());
+            }
+            center.remove_bmc(&node).await.with_context(|| format!("forgetting the BMC of {node}"))?;
+            out.done(&format!("the BMC of {node} is forgotten"))
+        }
+    }
+}
+
+async fn set_bmc(center: &Center, asked: SetBmc, out: &Out) -> Result<()> {
+    let SetBmc { node, url, user, password_file, system, fingerprint, ca, stays_off, force } = asked;
+    let password = match password_file.as_deref().filter(|file| *file != Path::new("-")) {
+        Some(file) => read(file)?.lines().next().unwrap_or_default().to_owned(),
+        None => read_secret(&format!("password of {user} at {url}: "))?,
+    };
+    let trust = match (fingerprint, ca) {
+        (Some(fingerprint), _) => Some(Trust::Fingerprint(fingerprint)),
+        (None, Some(file)) => Some(Trust::Ca(read(&file)?)),
+        (None, None) => None,
+    };
+    let order = BmcOrder { url, user, password: Secret(password), system, trust, stays_off, force };
+    let bmc = center.set_bmc(&node, &order).await.with_context(|| format!("setting the BMC of {node}"))?;
+    out.show(&bmc, |setting| view::bmc(&bmc, setting))
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }

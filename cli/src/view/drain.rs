@@ -59,6 +59,7 @@ pub fn settings(settings: &Settings) -> String {
         ("moves-per-cluster", settings.moves_per_cluster.to_string()),
         ("patience", settings.patience.to_string()),
         ("spare", settings.spare.to_string()),
+        ("lease-wait", if settings.lease_wait == 0 { "never".to_owned() } else { seconds(settings.lease_wait) }),
     ];
     pairs("", &rows)
 }

@@ -1,8 +1,10 @@
-//! Incidents, takeovers and capacity as people see them.
+//! Incidents, takeovers, BMCs and capacity as people see them.
 
+use lodge_model::bmc::{BmcTest, BmcView, Trust};
+use lodge_model::guard::FencingView;
 use lodge_model::incident::{CapacityView, FailoverView, IncidentView};
 
-use super::{Setting, lines, pairs, plain, table, time};
+use super::{Setting, lines, or_dash, pairs, plain, table, time};
 
 /// `lodge incident ls`.
 pub fn incidents(incidents: &[IncidentView], state: &FailoverView, setting: &Setting) -> String {
@@ -98,4 +100,62 @@ pub fn capacity(view: &CapacityView, setting: &Setting) -> String {
         }
     }
     text
+}
+
+/// `lodge cluster fencing`.
+pub fn fencing(view: &FencingView, setting: &Setting) -> String {
+    let share = view.share.as_ref().map_or("no node serves the share: nobody could be cut off".to_owned(), |share| {
+        format!("{share} serves the share, and cuts off who has to be fenced")
+    });
+    let wait = match view.lease_wait {
+        0 => "lease and watchdog are never taken for a proof (lodge cluster set --lease-wait TIME)".to_owned(),
+        wait => format!("without a word of share node or BMC, lease and watchdog are taken for a proof after {wait} s"),
+    };
+    let is_yes = |why: &str| if why.is_empty() { "yes".to_owned() } else { format!("no: {why}") };
+    let rows = view.nodes.iter().map(|node| {
+        let guard = node.guard.as_ref();
+        let watchdog = guard.and_then(|guard| guard.watchdog.as_ref());
+        [
+            node.node.clone(),
+            is_yes(&node.share),
+            or_dash(node.bmc.as_deref()),
+            watchdog.map_or_else(|| "-".into(), |watchdog| format!("{}, {} s", watchdog.identity, watchdog.timeout)),
+            guard.and_then(|guard| guard.lease_ms).map_or_else(|| "-".into(), |lease| format!("{} s", lease.div_ceil(1000))),
+            node.bound.map_or_else(|| "-".into(), |bound| format!("{bound} s")),
+            is_yes(&node.lease),
+        ]
+    });
+    let header = ["NODE", "BY SHARE", "BMC", "WATCHDOG", "LEASE", "WRITES AT MOST", "BY LEASE AND WATCHDOG"];
+    format!("{share}\n{wait}\n{}", table(header, rows, setting))
+}
+
+/// `lodge node bmc show` and `set`.
+pub fn bmc(bmc: &BmcView, setting: &Setting) -> String {
+    let trust = match &bmc.trust {
+        Trust::Fingerprint(fingerprint) => fingerprint.to_string(),
+        Trust::Ca(pem) => format!("a CA ({} certificates)", pem.matches("BEGIN CERTIFICATE").count()),
+    };
+    let rows = [
+        ("address", bmc.url.clone()),
+        ("user", bmc.user.clone()),
+        ("system", or_dash(bmc.system.as_deref())),
+        ("known by", trust),
+        ("machine", bmc.machine.map_or_else(|| "-".into(), |machine| machine.to_string())),
+        ("once fenced", if bmc.stays_off { "stays off" } else { "switched on again" }.to_owned()),
+        ("set", time(bmc.set, setting)),
+    ];
+    pairs("", &rows)
+}
+
+/// `lodge node bmc test`.
+pub fn bmc_test(test: &BmcTest) -> String {
+    let rows = [
+        ("power", test.power.clone()),
+        ("system", test.system.clone()),
+        ("model", or_dash(Some(&test.model))),
+        ("machine", test.machine.map_or_else(|| "not said".into(), |machine| machine.to_string())),
+        ("offers", if test.resets.is_empty() { "not said".to_owned() } else { test.resets.join(", ") }),
+        ("took", format!("{} ms", test.ms)),
+    ];
+    pairs("", &rows)
 }

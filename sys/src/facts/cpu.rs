@@ -18,6 +18,13 @@ pub fn model() -> Result<String> {
     Ok(line.and_then(|line| line.split_once(':')).map(|(_, model)| model.trim().to_owned()).unwrap_or_default())
 }
 
+/// Whether it is a virtual machine: a hypervisor says so in every processor's flags.
+pub fn is_virtual() -> Result<bool> {
+    let text = read("/proc/cpuinfo")?;
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':'));
+    Ok(flags.is_some_and(|(_, flags)| flags.split_whitespace().any(|flag| flag == "hypervisor")))
+}
+
 /// Memory that the kernel can use, in bytes.
 pub fn memory() -> Result<u64> {
     meminfo("MemTotal")

@@ -15,6 +15,7 @@ use crate::auth::Caller;
 use crate::environments::place::{self, Demand};
 use crate::environments::records::{Asked, Environment, Goal, Live, Move};
 use crate::environments::{capacity, reconcile, request, settle};
+use crate::failover::attested;
 use crate::fault::Fault;
 use crate::flow::{World, operator};
 use crate::records::{NameClaim, Node};
@@ -220,6 +221,7 @@ pub fn settings(tx: &Tx) -> Result<Settings, Fault> {
 pub fn set(tx: &Tx, change: &SettingsChange, now: Timestamp) -> Result<Settings, Fault> {
     let before = settings(tx)?;
     let settings = before.with(change).map_err(Fault::bad_input)?;
+    attested::check(tx, &before, &settings)?;
     if settings != before {
         tx.put(&SettingsRecord { settings: settings.clone() })?;
         tx.replan();

@@ -1,5 +1,7 @@
 //! Incidents and capacity.
 
+use lodge_model::bmc::{BmcTest, BmcView, Trust};
+use lodge_model::guard::{FencingView, Guard, NodeFencing, Watchdog};
 use lodge_model::incident::{CapacityView, Case, Entry, FailoverView, IncidentView, Method, NodeLoss, Step, Stranded};
 
 use super::*;
@@ -52,4 +54,59 @@ fn what_a_death_would_cost_is_named() {
         NodeLoss { node: "node2".into(), fits: 2, stranded: vec![] },
     ];
     golden("capacity.txt", &capacity(&CapacityView { holds: false, nodes }, &setting()));
+}
+
+#[test]
+fn a_bmc_is_shown_without_its_password() {
+    let machine = Some(MACHINE.parse::<lodge_model::ids::MachineId>().unwrap().0);
+    let shown = BmcView {
+        url: "https://10.0.9.1".into(),
+        user: "lodge".into(),
+        system: None,
+        trust: Trust::Fingerprint(Fingerprint::from_digest([7; 32])),
+        stays_off: false,
+        machine,
+        set: at("2026-11-22T09:00:00Z"),
+    };
+    let told = BmcTest {
+        power: "On".into(),
+        system: "1".into(),
+        model: "Contoso 3500".into(),
+        machine,
+        resets: vec!["On".into(), "ForceOff".into()],
+        ms: 412,
+    };
+    golden("bmc.txt", &format!("{}\n{}", bmc(&shown, &setting()), bmc_test(&told)));
+}
+
+#[test]
+fn the_ways_in_which_a_node_could_be_fenced_are_told() {
+    let guard = |identity: &str, is_hardware, lease_ms| {
+        let watchdog = Watchdog { identity: identity.into(), timeout: 60, is_hardware };
+        Some(Guard { lease_ms, watchdog: Some(watchdog), is_virtual: false })
+    };
+    let node = |name: &str| NodeFencing {
+        node: name.into(),
+        share: String::new(),
+        bmc: None,
+        guard: None,
+        bound: None,
+        lease: "it has attested nothing".into(),
+    };
+    let nodes = vec![
+        NodeFencing {
+            bmc: Some("https://10.0.9.1".into()),
+            guard: guard("iTCO_wdt", true, Some(20_000)),
+            bound: Some(90),
+            lease: String::new(),
+            ..node("node1")
+        },
+        NodeFencing {
+            guard: guard("Software Watchdog", false, Some(20_000)),
+            lease: "its watchdog (Software Watchdog) is no device".into(),
+            ..node("node2")
+        },
+        NodeFencing { share: "it serves the share itself".into(), ..node("node3") },
+    ];
+    golden("fencing.txt", &fencing(&FencingView { share: Some("center1".into()), lease_wait: 120, nodes }, &setting()));
 }
