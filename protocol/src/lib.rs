@@ -18,7 +18,7 @@
 //! | `Step::HearRegister` | `flow::node::register`, then `settle::release_after_boot` and the lifting of a ban |
 //! | `Step::Suspect` | `center/src/failover`: the ban is stored as intended |
 //! | `Step::HearFenced` | `center/src/failover`: the ban is confirmed |
-//! | `Step::ConfirmOff` | `flow::operator::confirm_off` |
+//! | `Step::ConfirmOff` | `flow::operator::confirm_off`; a BMC or a lease that is believed is an honest operator (`failover::methods`) |
 //! | `orders`, `bans`: all versions that there ever were | `Orders` with their `generation`, told with every answer (`orders::refresh_duties`) |
 //! | `Step::Obey` | `session::Generation::accept`, then `environment::keeper` |
 //! | `Step::Lock`, `Step::Own` | `Action::Hold`: `share::may_hold`, the lock, `share::may_hold` again, the owner record |
