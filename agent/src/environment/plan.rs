@@ -18,10 +18,13 @@ use lodge_model::ids::BootId;
 use super::host::{Action, Container, Disk, Found, Limits, Mounts};
 use super::notes::{Attempt, Notes, Stop};
 
-/// A step that failed is tried again after this long, doubling up to `RETRY_MAX`.
+/// A step that failed is tried again after this long, doubling up to `STEP_RETRY_MAX`.
 pub const RETRY: Duration = Duration::from_secs(1);
-/// Longest pause before a step that failed, or an environment that ended, is tried again.
+/// Longest pause before an environment that ended, or a step that was refused, is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Longest pause before a step that failed is: what it waits for, such as a lock or an address that an older copy still has, may be free
+/// at any moment, and nobody tells.
+pub const STEP_RETRY_MAX: Duration = Duration::from_secs(8);
 /// How long the wait status of an init that has ended is awaited: init's socket may be behind the kernel.
 pub const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 /// An init that has just been started does not listen yet: the signal to stop is given again after this long.
@@ -317,7 +320,7 @@ fn held_back(facts: &Facts, action: &Action) -> Option<Duration> {
     if failure.refused.as_ref().is_some_and(|refused| refused.as_ref() == facts.order) {
         return Some(facts.now + RETRY_MAX);
     }
-    Some(failure.at + pause(failure.count)).filter(|time| *time > facts.now)
+    Some(failure.at + pause(failure.count).min(STEP_RETRY_MAX)).filter(|time| *time > facts.now)
 }
 
 /// After the first failure, the second…
