@@ -193,6 +193,8 @@ async fn a_machine_that_goes_down_is_drained_whoever_asked() {
     let change = SettingsChange { button_deadline: Some(40), ..SettingsChange::default() };
     assert_eq!(operator.change_settings(&change).await.unwrap().button_deadline, 40);
     assert_eq!(operator.settings().await.unwrap(), Settings { button_deadline: 40, ..Settings::default() });
+    let told = operator.events(None, 0, false).await.unwrap();
+    assert!(told.iter().any(|event| event.text.ends_with("settings: button_deadline 300 → 40")), "{told:?}");
     let wrong = SettingsChange { ups_deadline: Some(1), ..SettingsChange::default() };
     assert_eq!(refused(operator.change_settings(&wrong).await).0, 422);
     let reply = first.center.leaving(&leaving(&first, Cause::Button, 300)).await.unwrap();

@@ -225,10 +225,19 @@ pub fn set(tx: &Tx, change: &SettingsChange, now: Timestamp) -> Result<Settings,
     if settings != before {
         tx.put(&SettingsRecord { settings: settings.clone() })?;
         tx.replan();
-        let text = format!("an operator has changed the cluster's settings: {settings:?}");
+        let text = format!("an operator has changed the cluster's settings: {}", difference(&before, &settings)?);
         tx.log(&crate::store::EventDraft { at: now, machine: None, node: None, kind: "settings", text, detail: None })?;
     }
     Ok(settings)
+}
+
+/// `moves_per_source 4 → 1`, for each that differs.
+fn difference(before: &Settings, after: &Settings) -> anyhow::Result<String> {
+    let [before, after] = [serde_json::to_value(before)?, serde_json::to_value(after)?];
+    let all = after.as_object().into_iter().flatten();
+    let changed = all.filter(|(key, value)| before.get(key) != Some(value));
+    let words = changed.map(|(key, value)| format!("{key} {} → {value}", before.get(key).unwrap_or(&serde_json::Value::Null)));
+    Ok(words.collect::<Vec<_>>().join(", "))
 }
 
 /// A registered node by its name.
