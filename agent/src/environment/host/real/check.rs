@@ -85,9 +85,9 @@ fn inspect(device: &Path, size: u64, is_mended: bool) -> Result<DiskCheck, StepE
     Ok(DiskCheck { verdict, has_journal: has_journal && !is_mended, text })
 }
 
-/// The id on a disk of so many bytes; `None` where no superblock is found, of which there are copies.
+/// The id on a disk of so many bytes; `None` where none is found that is whole, of which there are copies.
 fn ours(device: &Path, size: u64) -> Result<Option<u128>, StepError> {
-    let Some(found) = Superblock::read(device)? else { return Ok(None) };
+    let Some(found) = Superblock::read(device)?.filter(|found| !found.is_torn()) else { return Ok(None) };
     let refuse = |why| StepError::Refused(format!("its disk is not one that Lodge makes, and is left alone: {why}"));
     found.is_ours(size).map(|()| Some(found.uuid())).map_err(refuse)
 }

@@ -1,13 +1,14 @@
 //! What a disk claims to be, read before e2fsck and the kernel act on it: only what Lodge makes and grows goes on. Pure, but for the reading.
 //!
-//! Offsets and bits are ext4's on-disk format (kernel, Documentation/filesystems/ext4/super.rst). Checksums and the rest of the
-//! metadata are left to e2fsck and the kernel: what counts here is which of their code a disk can reach.
+//! Offsets and bits are ext4's on-disk format (kernel, Documentation/filesystems/ext4/super.rst). Checksums but for this one and the rest of
+//! the metadata are left to e2fsck and the kernel: what counts here is which of their code a disk can reach.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use crc::{CRC_32_ISCSI, Crc};
 
 /// Where it is on the device, and how long it is.
 const OFFSET: u64 = 1024;
@@ -26,6 +27,9 @@ const FEATURES: [(&str, usize, u32); 3] = [
     // sparse_super, large_file, huge_file, dir_nlink, extra_isize, metadata_csum, orphan_present
     ("read-only", 0x64, 0x1 | 0x2 | 0x8 | 0x20 | 0x40 | 0x400 | 0x1_0000),
 ];
+/// The checksum, of all that is before it, and the read-only feature that it is there by (`metadata_csum`).
+const CHECKSUM: usize = 0x3FC;
+const HAS_CHECKSUM: u32 = 0x400;
 /// Bits without which it is not what Lodge makes.
 const HAS_JOURNAL: u32 = 0x4;
 
@@ -46,6 +50,14 @@ impl Superblock {
     /// Whose disk it is, as `mkfs` was told: a UUID.
     pub(super) fn uuid(&self) -> u128 {
         self.array(0x68).map_or(0, u128::from_be_bytes)
+    }
+
+    /// Whether bytes of it were overwritten: it is not what its checksum is of. A copy of it may still be good.
+    pub(super) fn is_torn(&self) -> bool {
+        let (covered, _) = self.0.split_at(CHECKSUM);
+        // ext4 leaves out the last step of the algorithm, which turns all bits.
+        let checksum = !Crc::<u32>::new(&CRC_32_ISCSI).checksum(covered);
+        self.u32(0x64) & HAS_CHECKSUM != 0 && self.u32(CHECKSUM) != checksum
     }
 
     /// Whether its journal holds what is not in its place yet (`needs_recovery`): it was not unmounted.
@@ -127,6 +139,17 @@ mod tests {
             assert_eq!(found.uuid(), 0x4000_8000_0000_0000_0007);
             assert!(found.is_ours(size - 1).unwrap_err().contains("claims"));
         }
+    }
+
+    #[test]
+    fn what_was_overwritten_is_no_other_file_system() {
+        let (disk, _) = made("64bit");
+        let mut found = Superblock::read(disk.path()).unwrap().unwrap();
+        assert!(!found.is_torn());
+        found.0[0x61] ^= 0xFF;
+        assert!(found.is_torn());
+        let (disk, _) = made("^metadata_csum,quota");
+        assert!(!Superblock::read(disk.path()).unwrap().unwrap().is_torn(), "there is no checksum");
     }
 
     #[test]

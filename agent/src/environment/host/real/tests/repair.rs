@@ -185,10 +185,13 @@ fn a_disk_is_looked_at_without_a_write_and_mended_when_asked() {
             "{mended:?}"
         );
         assert_eq!(check(false).verdict, Verdict::InOrder);
-        let overwritten = File::options().write(true).open(&disk).unwrap();
-        overwritten.write_all_at(&[0xA5; 64 << 10], 0).unwrap();
-        assert_eq!((check(false).verdict, check(true).verdict), (Verdict::Damaged, Verdict::Mended));
-        assert_eq!(check(false).verdict, Verdict::InOrder);
+        // All of the beginning, and no more of the superblock than its features, which are now those of nobody.
+        for (bytes, at) in [(64 << 10, 0), (8, 1024 + 0x60)] {
+            let overwritten = File::options().write(true).open(&disk).unwrap();
+            overwritten.write_all_at(&vec![0xA7; bytes], at).unwrap();
+            assert_eq!((check(false).verdict, check(true).verdict), (Verdict::Damaged, Verdict::Mended));
+            assert_eq!(check(false).verdict, Verdict::InOrder);
+        }
         let _held = super::super::disk::lock_file(&disk).unwrap();
         let refused = node.task(&TaskKind::CheckDisk { environment: order.id, mend: true }, &Silent).unwrap_err().to_string();
         assert!(refused.contains("somebody else has it"), "{refused}");
