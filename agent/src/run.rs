@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use lodge_client::Center;
 use lodge_model::api::ShareHealth;
 use lodge_model::ids::TaskId;
+use lodge_model::live::Capability;
 use lodge_model::node::{BootFile, Role};
 use lodge_model::paths;
 use tokio::sync::watch;
@@ -161,6 +162,7 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         told: ends.told,
         witness: Witness { marks, peers, lease: is_worker.then_some(lease) },
         outlook,
+        criu: capability(is_worker),
         heard,
     };
     tokio::spawn(async move {
@@ -181,6 +183,15 @@ async fn reconcile(identity: Identity, center: Center, boot: BootFile, moments: 
         ended = looking => ended,
         ended = lifeline => ended.context("holding the lifeline"),
     }
+}
+
+/// What criu can do here, looked for beside everything else where environments run.
+fn capability(is_worker: bool) -> watch::Receiver<Option<Capability>> {
+    let (sender, receiver) = watch::channel(None);
+    if is_worker {
+        tokio::task::spawn_blocking(move || sender.send_replace(Some(environment::live::node::capability())));
+    }
+    receiver
 }
 
 /// Whether the share is in order, as the reconciler's reports say.

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use lodge_client::{Center, Error};
 use lodge_model::api::{Heartbeat, Orders, Register, ShareHealth};
 use lodge_model::ids::BootId;
+use lodge_model::live::Capability;
 use lodge_model::node::{BootFile, NodeFile};
 use lodge_model::{progress, timing};
 use lodge_sys::kmsg::{Kmsg, Level};
@@ -50,6 +51,8 @@ pub struct Session {
     pub orders: watch::Sender<Option<Orders>>,
     /// Where reports come from.
     pub report: watch::Receiver<Report>,
+    /// What this node can do about processes of environments, once that is known.
+    pub criu: watch::Receiver<Option<Capability>>,
     /// Where the reports on environments come from.
     pub environments: watch::Receiver<Reports>,
     /// Set when the node goes down and everything has been said: then nothing more is.
@@ -76,6 +79,7 @@ enum End {
 struct Memory {
     newest: Generation,
     phases_told: usize,
+    is_criu_told: bool,
     backoff: Backoff,
     complaint: String,
 }
@@ -84,7 +88,13 @@ impl Session {
     /// Talk until the node goes down. The channels stay open as long as this lives: the reconciler goes on.
     pub async fn run(&mut self) -> Result<()> {
         let newest = Generation::read(GENERATION_FILE.into());
-        let mut memory = Memory { newest, phases_told: 0, backoff: Backoff::up_to(PAUSE_MAX), complaint: String::new() };
+        let mut memory = Memory {
+            newest,
+            phases_told: 0,
+            is_criu_told: false,
+            backoff: Backoff::up_to(PAUSE_MAX),
+            complaint: String::new(),
+        };
         let mut network = FileWatch::new(Path::new(uplink::FILE))?;
         loop {
             let mut silent = self.silent.clone();
@@ -128,7 +138,7 @@ impl Session {
         };
         let asked = since_boot();
         let orders = self.center.register(&register).await?;
-        memory.phases_told = told;
+        (memory.phases_told, memory.is_criu_told) = (told, false);
         self.moments.record(moments::REGISTERED)?;
         self.well(memory);
         tracing::info!("registered with the center at {}", self.center.url());
@@ -151,14 +161,28 @@ impl Session {
             let signs = self.witness.signs(fenced);
             let last_words = self.outlook.last_words.borrow().clone();
             let reached = self.outlook.reached.borrow().clone();
-            let heartbeat =
-                Heartbeat { boot, share, generation, problem, phases, environments, tasks, warm, last_words, reached, signs };
+            let criu = if memory.is_criu_told { None } else { self.criu.borrow().clone() };
+            let heartbeat = Heartbeat {
+                boot,
+                share,
+                generation,
+                problem,
+                phases,
+                environments,
+                tasks,
+                warm,
+                last_words,
+                reached,
+                signs,
+                criu,
+            };
             tokio::select! {
                 answer = self.center.heartbeat(&heartbeat) => match answer {
                     Ok(orders) if orders.register_again => return Ok(End::Register),
                     Ok(orders) => {
                         self.told.send_replace(kept.clone());
                         memory.phases_told = all;
+                        memory.is_criu_told |= heartbeat.criu.is_some();
                         self.well(memory);
                         self.say_ready(&heartbeat.share);
                         let before = memory.newest.value;
@@ -373,6 +397,7 @@ mod tests {
             restarts_done: 0,
             checkpoint: None,
             mended: String::new(),
+            probe: None,
         }
     }
 

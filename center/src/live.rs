@@ -2,13 +2,14 @@
 //! costs one early answer a node, so it is not stored.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use lodge_model::environment::order::Usage;
 use lodge_model::ids::{BootId, Digest, EnvironmentId, NodeId};
+use lodge_model::live::Probe;
 
 use crate::failover::signs::Signs;
 
@@ -21,6 +22,7 @@ pub struct Live {
     nodes: Mutex<HashMap<NodeId, Seen>>,
     usages: Mutex<HashMap<EnvironmentId, Usage>>,
     warm: Mutex<HashMap<NodeId, BTreeSet<Digest>>>,
+    probes: Mutex<HashMap<NodeId, BTreeMap<EnvironmentId, Probe>>>,
     /// Signs of life other than heartbeats.
     pub signs: Signs,
 }
@@ -66,6 +68,26 @@ impl Live {
         let digests: BTreeSet<Digest> = digests.iter().cloned().collect();
         let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
         warm.insert(node, digests.clone()).unwrap_or_default() != digests
+    }
+
+    /// What a node has seen of the processes of an environment; nothing, when it does not run there.
+    pub fn has_seen(&self, node: NodeId, environment: EnvironmentId, probe: Option<Probe>) {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = probes.entry(node).or_default();
+        match probe {
+            Some(probe) => probes.insert(environment, probe),
+            None => probes.remove(&environment),
+        };
+    }
+
+    /// A node has started anew.
+    pub fn has_seen_nothing(&self, node: NodeId) {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    }
+
+    /// What a node has last seen of the processes of its environments.
+    pub fn probes(&self, node: NodeId) -> BTreeMap<EnvironmentId, Probe> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned().unwrap_or_default()
     }
 
     /// The templates that a node was last said to have fetched beforehand.

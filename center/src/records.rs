@@ -9,6 +9,7 @@ use lodge_model::facts::Facts;
 use lodge_model::guard::Guard;
 use lodge_model::ids::{BootId, MachineId, NodeId, TicketId};
 use lodge_model::layout::Slot;
+use lodge_model::live::Capability;
 use lodge_model::node::Role;
 use lodge_model::ticket::{SignedTicket, Ticket};
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,9 @@ pub struct Node {
     /// The boot that has said on the share that nothing is left of it.
     #[serde(default)]
     pub said_farewell: Option<BootId>,
+    /// What it can do about processes of environments, in the boot that is registered.
+    #[serde(default)]
+    pub criu: Option<Capability>,
     /// A boot of it that is to be cut from the share, or is.
     #[serde(default)]
     pub ban: Option<Ban>,

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, bail};
 use lodge_model::environment::spec::{Change, PRIORITY, Restart, Spec};
 use lodge_model::environment::view::EnvironmentView;
+use lodge_model::live::MoveBy;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::amount;
@@ -42,6 +43,8 @@ struct Entry {
     node: Option<String>,
     node_labels: Option<BTreeMap<String, String>>,
     restart: Option<Restart>,
+    #[serde(rename = "move")]
+    move_by: Option<MoveBy>,
 }
 
 /// One thing to do.
@@ -162,6 +165,10 @@ fn difference(to: &Spec, from: &Spec) -> Result<(Change, Vec<String>), String> {
         change.restart = Some(to.restart);
         words.push(format!("restart {} -> {}", crate::view::restart(from.restart), crate::view::restart(to.restart)));
     }
+    if to.move_by != from.move_by {
+        change.move_by = Some(to.move_by);
+        words.push(format!("move {} -> {}", from.move_by.word(), to.move_by.word()));
+    }
     Ok((change, words))
 }
 
@@ -190,6 +197,7 @@ impl Entry {
             node: said!(node),
             node_labels: said!(node_labels).unwrap_or_default(),
             restart: said!(restart).unwrap_or_default(),
+            move_by: said!(move_by).unwrap_or_default(),
         };
         spec.check()?;
         Ok(spec)

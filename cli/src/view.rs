@@ -11,7 +11,7 @@ mod rolling;
 #[cfg(test)]
 pub mod samples;
 
-pub use drain::{certificate, drain, drain_line, moved, settings};
+pub use drain::{by_way, certificate, drain, drain_line, moved, settings, would_move};
 pub use environment::{Before, environment_line, environment_page, environments, plan, restart, snapshots, stats, verdict};
 pub use failover::{bmc, bmc_test, capacity, failover, fencing, incident_page, incidents, timeline};
 pub use hosting::{pools, template_page, templates, user_token, users};

@@ -221,6 +221,8 @@ mod tests {
             from: "node1".into(),
             to: Some("node2".into()),
             way: "restart".into(),
+            because: String::new(),
+            not_live: None,
             at: Some(at.parse().unwrap()),
             stop_ms: Some(900),
             gap_ms: Some(2500),

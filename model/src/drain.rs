@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{BootId, NodeId, TaskId};
+use crate::live::MoveBy;
 use crate::reach::ReachView;
 pub use crate::settings::{DEADLINES, Settings, SettingsChange};
 
@@ -121,6 +122,9 @@ pub struct DrainItem {
     pub to: Option<String>,
     /// How it moves: `live`, or `restart`.
     pub way: String,
+    /// Why it moves that way, for people.
+    #[serde(default)]
+    pub because: String,
     /// How it stands.
     pub verdict: Verdict,
     /// What keeps it here, or what is worth knowing of how it went, for people.
@@ -248,9 +252,9 @@ pub struct CertificateView {
 pub struct MoveOrder {
     /// The node that is to take it; the best one where it is left out.
     pub to: Option<String>,
-    /// With its processes, as long as nothing speaks against it; by a stop and a start where it is left out.
-    pub live: bool,
-    /// Say where it would go and change nothing.
+    /// How; as it is said of the environment where it is left out.
+    pub by: Option<MoveBy>,
+    /// Say where it would go and how, and change nothing.
     pub dry_run: bool,
 }
 
@@ -263,6 +267,12 @@ pub struct MoveView {
     pub to: Option<String>,
     /// How: `live`, or `restart`.
     pub way: String,
+    /// Why that way, for people: of a move that is done, where it was to be live and was not, in `not_live`.
+    #[serde(default)]
+    pub because: String,
+    /// It was to be live, and was not.
+    #[serde(default)]
+    pub not_live: Option<NotLive>,
     /// When it ended.
     pub at: Option<Timestamp>,
     /// Milliseconds from the order to stop until its old node had let go of it.
@@ -274,6 +284,16 @@ pub struct MoveView {
     /// Whether it was reached at its addresses afterwards; absent until that was tried.
     #[serde(default)]
     pub reach: Option<ReachView>,
+}
+
+/// Why a move that was to be live was a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotLive {
+    /// For people.
+    pub why: String,
+    /// Its processes had been ended already, in the middle of what they did; otherwise they were shut down as for every restart.
+    pub ended: bool,
 }
 
 /// Body of `POST /node/leaving`: the machine goes down, whatever the center says.

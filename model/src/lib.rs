@@ -22,6 +22,7 @@ pub mod incident;
 pub mod initproto;
 pub mod keywords;
 pub mod layout;
+pub mod live;
 pub mod node;
 pub mod paths;
 pub mod progress;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::drain::Cause;
+use crate::live::MoveBy;
 use crate::timing::PATIENCE;
 
 /// What can be set.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub moves_per_target: u32,
     /// Moves at a time in the whole cluster.
     pub moves_per_cluster: u32,
+    /// How environments move of which nothing else is said: `auto`, `live` or `restart`.
+    pub move_by: MoveBy,
     /// Factor of all times after which silence is taken for death (`timing::Timing`): more than 1 for machines or networks that stall.
     pub patience: u32,
     /// Refuse what would leave no room for the environments of a node that dies; whoever asks may insist.
@@ -40,6 +43,7 @@ impl Default for Settings {
             moves_per_source: 4,
             moves_per_target: 4,
             moves_per_cluster: 16,
+            move_by: MoveBy::Auto,
             patience: 1,
             spare: true,
             lease_wait: 0,
@@ -73,6 +77,7 @@ impl Settings {
             moves_per_source: change.moves_per_source.unwrap_or(self.moves_per_source),
             moves_per_target: change.moves_per_target.unwrap_or(self.moves_per_target),
             moves_per_cluster: change.moves_per_cluster.unwrap_or(self.moves_per_cluster),
+            move_by: change.move_by.unwrap_or(self.move_by),
             patience: change.patience.unwrap_or(self.patience),
             spare: change.spare.unwrap_or(self.spare),
             lease_wait: change.lease_wait.unwrap_or(self.lease_wait),
@@ -93,6 +98,9 @@ impl Settings {
         ];
         if let Some((name, value)) = deadlines.into_iter().find(|(_, value)| !DEADLINES.contains(value)) {
             return Err(format!("{name}: {value} s; from {} s to {} s is possible", DEADLINES.start(), DEADLINES.end()));
+        }
+        if self.move_by == MoveBy::Cluster {
+            return Err("move_by: these are the cluster's settings: auto, live or restart".to_owned());
         }
         if !PATIENCE.contains(&self.patience) {
             return Err(format!("patience: {}; from {} to {} is possible", self.patience, PATIENCE.start(), PATIENCE.end()));
@@ -125,6 +133,8 @@ pub struct SettingsChange {
     /// See `Settings`.
     pub moves_per_cluster: Option<u32>,
     /// See `Settings`.
+    pub move_by: Option<MoveBy>,
+    /// See `Settings`.
     pub patience: Option<u32>,
     /// See `Settings`.
     pub spare: Option<bool>,
@@ -141,6 +151,8 @@ mod tests {
         let settings = Settings::default();
         let change = SettingsChange { ups_deadline: Some(5), ..SettingsChange::default() };
         assert!(settings.with(&change).unwrap_err().starts_with("ups_deadline: 5 s"));
+        let change = SettingsChange { move_by: Some(MoveBy::Cluster), ..SettingsChange::default() };
+        assert!(settings.with(&change).unwrap_err().starts_with("move_by: "));
         let change = SettingsChange { moves_per_target: Some(0), ..SettingsChange::default() };
         assert!(settings.with(&change).unwrap_err().starts_with("moves_per_target: 0"));
         let change = SettingsChange { patience: Some(0), ..SettingsChange::default() };

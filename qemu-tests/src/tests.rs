@@ -85,7 +85,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "env-live",
-        about: "moved live under an open ssh session and a TCP connection, twice: both go on; one with a nested namespace by a restart",
+        about: "moved live under an open ssh session and a TCP connection, twice; debian-13 by a drain, with who is logged in; what cannot be, by a restart",
         in_default: false,
         run: env_live::run,
     },

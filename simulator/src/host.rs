@@ -13,6 +13,7 @@ use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
 use lodge_model::environment::share::{Owner, may_hold};
 use lodge_model::farewell::SignedWord;
 use lodge_model::ids::{Digest, EnvironmentId, NodeId};
+use lodge_model::live::Probe;
 
 use crate::clock::Millis;
 use crate::share::{Client, Share, Written};
@@ -320,6 +321,11 @@ impl Host for Machine {
 
     fn usage(&self, _: EnvironmentId) -> anyhow::Result<Usage> {
         Ok(Usage::default())
+    }
+
+    /// Checkpoints are not simulated.
+    fn probe(&self, _: EnvironmentId) -> anyhow::Result<Option<Probe>> {
+        Ok(None)
     }
 
     fn task(&self, task: &TaskKind, _: &dyn Progress) -> Result<TaskDone, StepError> {

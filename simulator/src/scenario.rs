@@ -32,6 +32,7 @@ use lodge_center::flow::operator;
 use lodge_model::drain::{Cause, DrainOrder, MoveOrder, Power, SettingsChange};
 use lodge_model::environment::spec::{Restart, Spec};
 use lodge_model::layout::{GIB, MIB};
+use lodge_model::live::MoveBy;
 
 use crate::clock::Millis;
 use crate::leave::Going;
@@ -119,6 +120,7 @@ impl Simulation {
             node: line.option("node")?,
             node_labels: BTreeMap::new(),
             restart,
+            move_by: MoveBy::Cluster,
         };
         self.operator(&format!("creates {}", line.name), |tx, world, who, at| {
             request::create(tx, world, who, &spec, false, at)

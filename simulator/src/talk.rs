@@ -115,6 +115,7 @@ impl Node {
             last_words,
             reached,
             signs,
+            criu: None,
         })))
     }
 

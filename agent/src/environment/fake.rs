@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use lodge_model::drain::Counts;
 use lodge_model::environment::order::{TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{Digest, EnvironmentId};
+use lodge_model::live::Probe;
 
 use super::host::{Action, Container, Disk, Found, Host, Limits, Mounts, Progress, StepError, TaskDone};
 
@@ -293,6 +294,11 @@ impl Host for Fake {
 
     fn usage(&self, _: EnvironmentId) -> anyhow::Result<Usage> {
         Ok(Usage { memory: 1 << 20, ..Usage::default() })
+    }
+
+    fn probe(&self, id: EnvironmentId) -> anyhow::Result<Option<Probe>> {
+        let runs = self.inner().here.get(&id).is_some_and(|found| matches!(found.container, Container::Running { .. }));
+        Ok(runs.then_some(Probe::Clear))
     }
 
     fn task(&self, task: &TaskKind, progress: &dyn Progress) -> Result<TaskDone, StepError> {

@@ -30,6 +30,7 @@ use std::collections::BTreeSet;
 use lodge_model::drain::Counts;
 use lodge_model::environment::order::{Assignment, DiskCheck, TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{Digest, EnvironmentId};
+use lodge_model::live::Probe;
 
 /// A node that environments run on. The implementation knows the node's id and boot id, and remembers nothing of environments.
 pub trait Host: Send + Sync + 'static {
@@ -45,6 +46,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// What a running one uses. Must not hang.
     fn usage(&self, id: EnvironmentId) -> anyhow::Result<Usage>;
+
+    /// Whether the processes of one could be kept in a checkpoint; `None` where it does not run. Stops nothing. Must not hang.
+    fn probe(&self, id: EnvironmentId) -> anyhow::Result<Option<Probe>>;
 
     /// What is left of environments on this node, by the kernel's tables, whoever it belongs to. Must not hang.
     fn count(&self) -> anyhow::Result<Counts>;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `live/arguments.rs` | what criu is told; pure |
 //! | `live/probe.rs` | whether criu can be asked at all: what the processes of an environment are |
+//! | `live/node.rs` | whether this node can do it at all |
 //! | `live/groups.rs` | the control groups that an environment has made for itself |
 //! | `live/hook.rs` | what this program does when criu calls it |
 //!
@@ -15,6 +16,7 @@
 pub mod arguments;
 pub mod groups;
 pub mod hook;
+pub mod node;
 pub mod probe;
 
 use lodge_model::ids::EnvironmentId;

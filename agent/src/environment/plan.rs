@@ -371,6 +371,7 @@ fn report(facts: &Facts, notes: &Notes, goal: &Goal, next: &Next) -> Option<Repo
         restarts_done: notes.started_for,
         checkpoint: live::said(facts, notes),
         mended: found.mended.clone(),
+        probe: None,
     })
 }
 

@@ -55,7 +55,7 @@ impl Reports {
                 State::Preparing { .. } => State::Preparing { step: String::new() },
                 other => other.clone(),
             };
-            Report { state, usage: None, ..report.clone() }
+            Report { state, usage: None, probe: None, ..report.clone() }
         };
         let task = |report: &TaskReport| match report.outcome {
             TaskOutcome::Running { .. } => TaskReport { id: report.id, outcome: TaskOutcome::Running { percent: 0 } },
@@ -92,6 +92,7 @@ mod tests {
             restarts_done: 0,
             checkpoint: None,
             mended: String::new(),
+            probe: None,
         };
         let task = |outcome| TaskReport { id: TaskId(Uuid::from_u128(2)), outcome };
         let reports = |state, memory, outcome| Reports {

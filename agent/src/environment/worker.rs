@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use lodge_model::environment::order::{Assignment, Report, State, Task, TaskOutcome, Usage};
 use lodge_model::ids::{BootId, Digest, EnvironmentId, TaskId};
+use lodge_model::live::Probe;
 
 use super::exits::Exits;
 use super::host::{Action, Container, Found, Host, Progress, StepError, TaskDone};
@@ -19,6 +20,8 @@ use super::tasks::Told;
 
 /// The usage of a running environment is asked for this often; it is also looked at again then, should an event have been lost.
 pub const USAGE_EVERY: Duration = Duration::from_secs(10);
+/// Its processes are looked at this often, to know beforehand whether they could be kept in a checkpoint.
+pub const PROBE_EVERY: Duration = Duration::from_secs(30);
 
 /// What a worker is told.
 #[derive(Clone, Debug)]
@@ -121,6 +124,7 @@ pub struct Worker {
     notes: Notes,
     memory: Memory,
     usage: Option<(Duration, Usage)>,
+    probe: Option<(Duration, Option<Probe>)>,
     last_step: Option<(Action, Found)>,
     last_report: Option<Report>,
     heard: u64,
@@ -147,6 +151,7 @@ impl Worker {
             notes,
             memory: Memory::default(),
             usage: None,
+            probe: None,
             last_step: None,
             last_report: None,
             heard: 0,
@@ -228,7 +233,8 @@ impl Worker {
             self.memory.failure = None;
         }
         let usage = self.usage(&found, now);
-        let report = plan.report.map(|report| Report { usage, ..report });
+        let probe = self.probe(&found, now);
+        let report = plan.report.map(|report| Report { usage, probe, ..report });
         let is_gone = plan.settled && found.left.is_empty() && found.held.is_none();
         if is_gone && self.order.is_none() {
             self.around.book.forget(self.id)?;
@@ -281,6 +287,23 @@ impl Worker {
             }
         }
         self.usage.as_ref().map(|(_, usage)| usage.clone())
+    }
+
+    /// Whether its processes could be kept; of a template that does not say so nobody asks.
+    fn probe(&mut self, found: &Found, now: Duration) -> Option<Probe> {
+        let is_movable = self.order.as_ref().is_some_and(|order| order.template.meta.movable);
+        if !is_movable || !matches!(found.container, Container::Running { .. }) {
+            self.probe = None;
+            return None;
+        }
+        if self.probe.as_ref().is_none_or(|(at, _)| now >= *at + PROBE_EVERY) {
+            let probe = self.around.host.probe(self.id).unwrap_or_else(|error| {
+                tracing::debug!("looking at the processes of environment {}: {error:#}", self.name());
+                None
+            });
+            self.probe = Some((now, probe));
+        }
+        self.probe.as_ref().and_then(|(_, probe)| probe.clone())
     }
 
     fn perform(&mut self, action: Action, found: Found) {

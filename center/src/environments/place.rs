@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use lodge_model::ids::{BootId, Digest, NodeId};
+use lodge_model::ids::{BootId, Digest, EnvironmentId, NodeId};
 use lodge_model::layout::MIB;
+use lodge_model::live::{Capability, Probe};
 use lodge_model::node::Role;
 
 use super::records::Environment;
@@ -44,6 +45,10 @@ pub struct Room {
     pub leaves_soon: bool,
     /// Templates that it has beforehand.
     pub warm: BTreeSet<Digest>,
+    /// What it can do about processes of environments; absent while it has not said so.
+    pub criu: Option<Capability>,
+    /// What it has seen of the processes of its environments.
+    pub probes: BTreeMap<EnvironmentId, Probe>,
     /// Why nobody knows how its environments are; empty where it is heard.
     pub silent: String,
     /// Bytes of memory that environments may have in all.

@@ -118,6 +118,8 @@ mod tests {
             from: "node1".into(),
             to: Some("node2".into()),
             way: "restart".into(),
+            because: String::new(),
+            not_live: None,
             at: Some(at(100)),
             stop_ms: None,
             gap_ms: None,

@@ -89,6 +89,8 @@ fn room(whole: &Whole, world: &World, now: Timestamp) -> Option<Room> {
         cordoned: String::new(),
         leaves_soon: false,
         warm: world.live.warm(node.id),
+        criu: node.criu.clone(),
+        probes: world.live.probes(node.id),
         silent: if is_heard { String::new() } else { told },
         memory: memory.saturating_sub(reserve(memory, &node.roles)),
         cpu_millis: facts.map_or(0, |facts| u64::from(facts.cpus) * 1000),

@@ -8,8 +8,10 @@ use lodge_model::environment::order::{Address, Report, TaskKind, TaskOutcome, Te
 use lodge_model::environment::spec::Spec;
 use lodge_model::environment::view::{DiskCheckView, Phase, Pool, TaskView};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId, TaskId};
+use lodge_model::live::MoveBy;
 use serde::{Deserialize, Serialize};
 
+use super::drain::way::Way;
 use super::reach::Check;
 use super::repair::reinstall::System;
 use super::repair::{Old, Repair};
@@ -85,6 +87,9 @@ pub struct Environment {
     /// It is repaired.
     #[serde(default)]
     pub repair: Option<Repair>,
+    /// What became of moves before does not say anything of the next one: it was changed, or started anew.
+    #[serde(default)]
+    pub counts_from: Option<Timestamp>,
     /// Number of its last change, among all changes of environments.
     pub version: u64,
 }
@@ -113,7 +118,13 @@ pub struct Move {
     pub released: Option<Timestamp>,
     /// Why no node takes it, for people; empty where one does.
     pub waits: String,
-    /// It is to move with its processes.
+    /// How it is to move, as it was said of this very move.
+    #[serde(default)]
+    pub by: MoveBy,
+    /// How it moves; until it has begun it may change.
+    #[serde(default)]
+    pub way: Way,
+    /// It has begun to move with its processes.
     #[serde(default)]
     pub live: Option<Live>,
 }

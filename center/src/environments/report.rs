@@ -38,7 +38,8 @@ fn environment(tx: &Tx, world: &World, node: NodeId, said: &Heartbeat, report: &
         return Ok(());
     }
     world.live.uses(report.id, report.usage.clone());
-    let told = Report { usage: None, ..report.clone() };
+    world.live.has_seen(node, report.id, report.probe.clone());
+    let told = Report { usage: None, probe: None, ..report.clone() };
     if before.report.as_ref() == Some(&told) {
         return Ok(());
     }

@@ -108,6 +108,7 @@ pub fn new(
         reinstalls: 0,
         disk_check: None,
         repair: None,
+        counts_from: None,
         version: 0,
     })
 }
@@ -125,7 +126,7 @@ pub fn change(
     let before = find_kept(tx, caller, name)?;
     let mut environment = before.clone();
     apply(&mut environment.spec, wanted);
-    if environment.spec == before.spec {
+    if environment.spec == before.spec && wanted.move_by.is_none() {
         return view::one(tx, world, &before);
     }
     if environment.spec.disk < before.spec.disk {
@@ -143,19 +144,21 @@ pub fn change(
         claims::take_name(tx, &environment.spec.name, environment.id)?;
         claims::give_name_back(tx, &before.spec.name)?;
     }
+    environment.counts_from = Some(now);
     tx.replan();
     reconcile::save(tx, &mut environment, Some(&before), now)?;
     view::one(tx, world, &environment)
 }
 
 fn apply(spec: &mut Spec, change: &Change) {
-    let Change { name, disk, memory, cpu_millis, priority, anti_affinity, restart } = change.clone();
+    let Change { name, disk, memory, cpu_millis, priority, anti_affinity, restart, move_by } = change.clone();
     spec.name = name.unwrap_or_else(|| spec.name.clone());
     spec.disk = disk.unwrap_or(spec.disk);
     spec.memory = memory.unwrap_or(spec.memory);
     spec.cpu_millis = cpu_millis.unwrap_or(spec.cpu_millis);
     spec.priority = priority.unwrap_or(spec.priority);
     spec.restart = restart.unwrap_or(spec.restart);
+    spec.move_by = move_by.unwrap_or(spec.move_by);
     if let Some(group) = anti_affinity {
         spec.anti_affinity = Some(group).filter(|group| !group.is_empty());
     }
@@ -198,6 +201,7 @@ pub fn start(
         }
         environment.given_back = None;
         environment.goal = Goal::Running;
+        environment.counts_from = Some(now);
     })
 }
 
@@ -226,6 +230,7 @@ pub fn restart(
         if runs {
             environment.restarts_asked += 1;
         }
+        environment.counts_from = Some(now);
     })
 }
 

@@ -7,6 +7,7 @@ use lodge_model::environment::spec::{Restart, Spec};
 use lodge_model::environment::view::Phase;
 use lodge_model::ids::{BootId, Digest, EnvironmentId, NodeId};
 use lodge_model::layout::{GIB, MIB};
+use lodge_model::live::MoveBy;
 use uuid::Uuid;
 
 use super::place::{Held, Room};
@@ -40,11 +41,13 @@ pub fn spec(name: &str) -> Spec {
         node: None,
         node_labels: BTreeMap::new(),
         restart: Restart::OnFailure,
+        move_by: MoveBy::Cluster,
     }
 }
 
 pub fn template() -> TemplateRef {
-    TemplateRef { digest: Digest::from_digest([7; 32]), size: 1 << 20, meta: TemplateMeta::default() }
+    let meta = TemplateMeta { movable: true, ..TemplateMeta::default() };
+    TemplateRef { digest: Digest::from_digest([7; 32]), size: 1 << 20, meta }
 }
 
 pub fn environment(name: &str, number: u32) -> Environment {
@@ -79,6 +82,7 @@ pub fn environment(name: &str, number: u32) -> Environment {
         reinstalls: 0,
         disk_check: None,
         repair: None,
+        counts_from: None,
         version: 0,
     }
 }
@@ -99,6 +103,7 @@ pub fn report(environment: &Environment, state: State) -> Report {
         restarts_done: environment.restarts_asked,
         checkpoint: None,
         mended: String::new(),
+        probe: None,
     }
 }
 
@@ -115,6 +120,8 @@ pub fn room(number: u128, mib: u64) -> Room {
         cordoned: String::new(),
         leaves_soon: false,
         warm: BTreeSet::new(),
+        criu: None,
+        probes: BTreeMap::new(),
         silent: String::new(),
         memory: mib * MIB,
         cpu_millis: 2000,

@@ -81,6 +81,7 @@ impl Rig {
             last_words: vec![],
             reached: vec![],
             signs: Default::default(),
+            criu: None,
         }
     }
 
@@ -123,6 +124,7 @@ fn says(assigned: &Assignment, state: State) -> Report {
         restarts_done: 0,
         checkpoint: None,
         mended: String::new(),
+        probe: None,
     }
 }
 

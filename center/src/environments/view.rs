@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lodge_model::environment::order::State;
-use lodge_model::environment::view::{EnvironmentView, TaskView};
+use lodge_model::environment::order::{State, Want};
+use lodge_model::environment::view::{EnvironmentView, TaskView, WayView};
 use lodge_model::ids::EnvironmentId;
 
+use super::drain::way::{self, Side};
 use super::records::{Environment, Task};
 use super::repair::Old;
 use super::{drain, repair, request, tasks};
 use crate::auth::Caller;
 use crate::fault::Fault;
 use crate::flow::World;
+use crate::records::Node;
 use crate::store::Tx;
 
 /// All that the caller may see, by name.
@@ -39,7 +41,23 @@ pub fn named(tx: &Tx, world: &World, caller: &Caller, name: &str) -> Result<Envi
 
 /// One.
 pub fn one(tx: &Tx, world: &World, environment: &Environment) -> Result<EnvironmentView, Fault> {
-    Ok(shown(world, environment, &tasks::about(tx, environment.id)?))
+    let way = would_move(tx, world, environment)?;
+    Ok(EnvironmentView { way, ..shown(world, environment, &tasks::about(tx, environment.id)?) })
+}
+
+/// How it would move now, wherever to; as it does, where it is about to.
+fn would_move(tx: &Tx, world: &World, environment: &Environment) -> Result<Option<WayView>, Fault> {
+    let Some(place) = environment.place.as_ref().filter(|place| place.want == Want::Running) else { return Ok(None) };
+    let way = match &environment.moving {
+        Some(moving) => moving.way.clone(),
+        None => {
+            let criu = tx.get::<Node>(&place.node)?.and_then(|node| node.criu);
+            let probes = world.live.probes(place.node);
+            let source = Side { name: &place.name, criu: criu.as_ref(), probe: probes.get(&environment.id) };
+            way::of(environment, drain::request::settings(tx)?.move_by, source, None, false)
+        }
+    };
+    Ok(Some(WayView { way: way.word().to_owned(), because: way.because }))
 }
 
 fn shown(world: &World, environment: &Environment, tasks: &[Task]) -> EnvironmentView {
@@ -69,6 +87,7 @@ fn shown(world: &World, environment: &Environment, tasks: &[Task]) -> Environmen
         disk_check: environment.disk_check.clone(),
         moving: drain::view::moving(environment),
         moves: environment.moves.clone(),
+        way: None,
         version: environment.version,
     }
 }

@@ -110,6 +110,7 @@ impl Rig {
             last_words: vec![],
             reached: vec![],
             signs,
+            criu: None,
         };
         self.run(|tx| node::beat(tx, &self.world, id(number), &said, at(self.now)))
     }

@@ -199,6 +199,7 @@ impl Node {
             labels: BTreeMap::new(),
             confirmed_off: None,
             said_farewell: None,
+            criu: None,
             ban: None,
             guard: None,
         }

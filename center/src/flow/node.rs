@@ -58,6 +58,8 @@ pub fn register(tx: &Tx, world: &World, id: NodeId, said: &Register, now: Timest
     node.off = None;
     node.problem = None;
     if is_new_boot {
+        node.criu = None;
+        world.live.has_seen_nothing(id);
         tx.replan();
         node.share = ShareHealth::Unknown;
         node.carried_out = 0;
@@ -89,6 +91,10 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     if let Some(registered) = node.registered.as_mut().filter(|_| has_phases) {
         registered.phases.clone_from(&said.phases);
     }
+    let is_criu_news = said.criu.is_some() && node.criu != said.criu;
+    if is_criu_news {
+        node.criu.clone_from(&said.criu);
+    }
     if told_before.1 != node.carried_out {
         tx.wake();
     }
@@ -101,7 +107,13 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     report::take_in(tx, world, id, said, now)?;
     let (state, _) = whole.state(&world.live, now);
     let node_told = whole.node.as_ref().and_then(|node| node.told);
-    if !is_same || has_phases || node_told != Some(state) || is_due(told_before.3, now) || order_is_old(&whole, now) {
+    if !is_same
+        || has_phases
+        || is_criu_news
+        || node_told != Some(state)
+        || is_due(told_before.3, now)
+        || order_is_old(&whole, now)
+    {
         whole.save(tx, world, now)?;
     }
     orders(tx, id)

@@ -37,6 +37,7 @@ fn beat(generation: u64) -> Heartbeat {
         last_words: vec![],
         reached: vec![],
         signs: Default::default(),
+        criu: None,
     }
 }
 

@@ -211,6 +211,7 @@ pub fn report(assigned: &Assignment, state: State) -> Report {
         restarts_done: assigned.restarts_asked,
         checkpoint: None,
         mended: String::new(),
+        probe: None,
     }
 }
 

@@ -253,6 +253,7 @@ pub fn heartbeat(boot: u128, share: ShareHealth, orders: &Orders) -> Heartbeat {
         last_words: vec![],
         reached: vec![],
         signs: Default::default(),
+        criu: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args};
 
 use super::Confirm;
-use super::environment::Wait;
+use super::environment::{MoveBy, Wait};
 use crate::amount::parse_seconds;
 
 /// `lodge node drain`.
@@ -75,14 +75,14 @@ pub struct Move {
     /// The node that is to take it; the best one where it is left out.
     #[arg(long, value_name = "NODE")]
     pub to: Option<String>,
-    /// With its processes and connections, which stand still meanwhile. Where that turns out not to be possible it is stopped here and
-    /// started there.
+    /// With its processes and connections, which stand still meanwhile, whatever became of its last moves. Where that is known or turns
+    /// out not to be possible it is stopped here and started there.
     #[arg(long)]
     pub live: bool,
-    /// By a clean stop here and a start there: what is done where nothing else is said.
+    /// By a clean stop here and a start there.
     #[arg(long, conflicts_with = "live")]
     pub restart: bool,
-    /// Say where it would go, and change nothing.
+    /// Say where it would go, how and why so, and change nothing.
     #[arg(long, conflicts_with = "wait")]
     pub dry_run: bool,
     /// What is waited for.
@@ -112,6 +112,9 @@ pub struct Set {
     /// Moves at a time in the whole cluster.
     #[arg(long, group = "setting", value_name = "N")]
     pub moves_per_cluster: Option<u32>,
+    /// How environments move of which nothing else is said: auto, live or restart.
+    #[arg(long = "move", group = "setting", value_enum, value_name = "HOW")]
+    pub move_by: Option<MoveBy>,
     /// Factor of all times after which a silent node is taken for dead: more than 1 for machines or networks that stall.
     #[arg(long, group = "setting", value_name = "FACTOR")]
     pub patience: Option<u32>,

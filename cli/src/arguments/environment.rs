@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use lodge_model::live;
 
 use super::Confirm;
 use super::drain::Move;
@@ -76,8 +77,10 @@ pub enum Environment {
     Set(Set),
     /// Make its disk larger, or change its memory and processors; at once, while it runs. A disk does not become smaller.
     Resize(Resize),
-    /// Move it to another node: it is shut down there cleanly and started here with the same disk and addresses.
-    #[command(after_help = "Example:\n  lodge env move web1 --to n2 --wait")]
+    /// Move it to another node, with the same disk and addresses: with its processes, or by a clean stop here and a start there.
+    ///
+    /// As a rule its `--move` (lodge env set) or the cluster's decides which. `lodge env show` says which it would be now, and why.
+    #[command(after_help = "Examples:\n  lodge env move web1 --dry-run\n  lodge env move web1 --to n2 --wait")]
     Move(Move),
     /// Open its files to a clean system, on any node, and give them back: for what does not start or let anybody in any more.
     #[command(after_help = repair::EXAMPLES)]
@@ -143,6 +146,9 @@ pub struct Create {
     /// What happens when its init ends without having been told to.
     #[arg(long, value_enum, default_value_t = Restart::OnFailure)]
     pub restart: Restart,
+    /// How it moves to another node.
+    #[arg(long = "move", value_enum, value_name = "HOW", default_value_t = MoveBy::Cluster)]
+    pub move_by: MoveBy,
     /// Even if no node could die any more then without loss (lodge cluster capacity). For operators.
     #[arg(long)]
     pub force: bool,
@@ -161,6 +167,30 @@ pub enum Restart {
     OnFailure,
     /// It is left as it is.
     Never,
+}
+
+/// `--move`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MoveBy {
+    /// As the cluster's settings say (lodge cluster settings).
+    Cluster,
+    /// With its processes and connections, where its template, a look at them, both nodes and its last moves speak for it.
+    Auto,
+    /// With its processes, whatever became of its last moves; where that is known not to be possible, by a restart.
+    Live,
+    /// By a clean stop here and a start there.
+    Restart,
+}
+
+impl From<MoveBy> for live::MoveBy {
+    fn from(asked: MoveBy) -> Self {
+        match asked {
+            MoveBy::Cluster => Self::Cluster,
+            MoveBy::Auto => Self::Auto,
+            MoveBy::Live => Self::Live,
+            MoveBy::Restart => Self::Restart,
+        }
+    }
 }
 
 /// Some of them.
@@ -270,7 +300,7 @@ pub struct Clone {
 
 /// `lodge env set`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("setting").required(true).multiple(true).args(["memory", "cpus", "priority", "anti_affinity", "restart"]))]
+#[command(group = ArgGroup::new("setting").required(true).multiple(true).args(["memory", "cpus", "priority", "anti_affinity", "restart", "move_by"]))]
 pub struct Set {
     /// Name of the environment.
     pub name: String,
@@ -280,6 +310,9 @@ pub struct Set {
     /// Processors it may use.
     #[arg(long, value_parser = parse_cpus)]
     pub cpus: Option<u32>,
+    /// How it moves to another node. Said anew, what became of its moves before does not count any more.
+    #[arg(long = "move", value_enum, value_name = "HOW")]
+    pub move_by: Option<MoveBy>,
     /// Greater is started first and moved first.
     #[arg(long)]
     pub priority: Option<u32>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use lodge_client::{Center, Error, verify_certificate};
 use lodge_model::drain::{DrainOrder, DrainState, DrainView, MoveOrder, Power, SettingsChange};
+use lodge_model::live::MoveBy;
 
 use crate::arguments::drain::{Down, Drain, DrainWait, Move, Set};
 use crate::out::{Out, Progress};
@@ -120,14 +121,17 @@ pub async fn certificate(center: &Center, node: &str, out: &Out) -> Result<()> {
 /// `lodge env move`.
 pub async fn move_one(center: &Center, asked: &Move, out: &Out) -> Result<()> {
     let name = &asked.name;
-    let order = MoveOrder { to: asked.to.clone(), live: asked.live, dry_run: asked.dry_run };
+    let by = match (asked.live, asked.restart) {
+        (true, _) => Some(MoveBy::Live),
+        (_, true) => Some(MoveBy::Restart),
+        (false, false) => None,
+    };
+    let order = MoveOrder { to: asked.to.clone(), by, dry_run: asked.dry_run };
     let before = center.environment(name).await.with_context(|| format!("looking for {name}"))?;
     let moving = center.move_environment(name, &order).await.with_context(|| format!("moving {name}"))?;
     let target = moving.moving.as_ref().and_then(|moving| moving.to.clone()).unwrap_or_else(|| "another node".to_owned());
-    if asked.dry_run {
-        let from = before.node.unwrap_or_default();
-        let way = moving.moving.as_ref().map_or("restart", |moving| moving.way.as_str());
-        return out.done(&format!("would be done: {name} moves from {from} to {target} by {way}"));
+    if let (true, Some(plan)) = (asked.dry_run, &moving.moving) {
+        return out.show(plan, |_| format!("would be done: {name} moves {}\n", view::would_move(plan)));
     }
     if !asked.wait.wait {
         return out.done(&format!("{name} moves to {target}; `lodge env show {name}` follows it"));
@@ -155,6 +159,7 @@ pub async fn set(center: &Center, asked: &Set, out: &Out) -> Result<()> {
         moves_per_source: asked.moves_per_source,
         moves_per_target: asked.moves_per_target,
         moves_per_cluster: asked.moves_per_cluster,
+        move_by: asked.move_by.map(Into::into),
         patience: asked.patience,
         spare: asked.spare,
         lease_wait: seconds(asked.lease_wait)?,

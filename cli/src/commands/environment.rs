@@ -54,6 +54,7 @@ pub async fn run(center: &Center, command: Environment, out: &Out) -> Result<u8>
                 priority: asked.priority,
                 anti_affinity: asked.anti_affinity,
                 restart: asked.restart.map(Into::into),
+                move_by: asked.move_by.map(Into::into),
                 ..Change::default()
             };
             change_one(center, &asked.name, &change, asked.force, out).await
@@ -97,6 +98,7 @@ async fn create(center: &Center, asked: Create, out: &Out) -> Result<()> {
         node: asked.node,
         node_labels: asked.label.into_iter().collect(),
         restart: asked.restart.into(),
+        move_by: asked.move_by.into(),
     };
     spec.check()?;
     if asked.dry_run {

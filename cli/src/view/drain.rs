@@ -57,6 +57,7 @@ pub fn settings(settings: &Settings) -> String {
         ("moves-per-source", settings.moves_per_source.to_string()),
         ("moves-per-target", settings.moves_per_target.to_string()),
         ("moves-per-cluster", settings.moves_per_cluster.to_string()),
+        ("move", settings.move_by.word().to_owned()),
         ("patience", settings.patience.to_string()),
         ("spare", settings.spare.to_string()),
         ("lease-wait", if settings.lease_wait == 0 { "never".to_owned() } else { seconds(settings.lease_wait) }),
@@ -73,7 +74,23 @@ pub fn moved(done: &MoveView) -> String {
         "" => format!("; reached from {} after {} ms", reach.from, reach.ms),
         problem => format!("; not reached from {}: {problem}", reach.from),
     });
-    format!("moved from {} to {to} by {}, away for {}{stop}{note}{reach}", done.from, done.way, gap(done.gap_ms))
+    let way = by_way(&done.way, "");
+    format!("moved from {} to {to} {way}, away for {}{stop}{note}{reach}", done.from, gap(done.gap_ms))
+}
+
+/// A move that is planned or goes on: `from n1 to n2 live (nothing speaks against it)`.
+pub fn would_move(moving: &MoveView) -> String {
+    let to = moving.to.as_deref().unwrap_or("-");
+    format!("from {} to {to} {}", moving.from, by_way(&moving.way, &moving.because))
+}
+
+/// How it moves, and why.
+pub fn by_way(way: &str, because: &str) -> String {
+    let why = if because.is_empty() { String::new() } else { format!(" ({because})") };
+    match way {
+        "live" => format!("live{why}"),
+        _ => format!("by {way}{why}"),
+    }
 }
 
 fn head(view: &DrainView, setting: &Setting) -> String {
@@ -108,10 +125,17 @@ fn items(items: &[DrainItem], setting: &Setting) -> String {
             item.way.clone(),
             verdict(item.verdict).to_owned(),
             measured.or_else(expected).unwrap_or_else(|| "-".into()),
-            item.reason.clone(),
+            about(item),
         ]
     });
     table(header, rows, setting)
+}
+
+/// What keeps it, or is worth knowing of how it went; of one that is still to go, why it goes that way.
+fn about(item: &DrainItem) -> String {
+    let because = Some(item.because.clone()).filter(|_| !item.verdict.is_final());
+    let parts = [Some(item.reason.clone()), because].into_iter().flatten().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 fn verdict(verdict: Verdict) -> &'static str {
@@ -144,6 +168,7 @@ mod tests {
             environment: name.into(),
             to: to.map(str::to_owned),
             way: "restart".into(),
+            because: "its template does not say that it can be moved live".into(),
             verdict,
             reason: if to.is_none() { "not enough free memory on node2".into() } else { String::new() },
             expected_ms: Some(4200),
@@ -173,9 +198,12 @@ mod tests {
     #[test]
     fn a_drain_names_each_with_its_target_its_gap_and_what_keeps_it() {
         let text = drain(&view(), &setting());
-        for part in
-            ["node1 is being drained, and is switched off then, by an operator (new memory)", "3.1 s", "~4.2 s", "not enough"]
-        {
+        for part in [
+            "node1 is being drained, and is switched off then, by an operator (new memory)",
+            "3.1 s",
+            "~4.2 s",
+            "not enough free memory on node2; its template",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(
@@ -190,12 +218,19 @@ mod tests {
             from: "node1".into(),
             to: Some("node2".into()),
             way: "restart".into(),
+            because: "it was asked for".into(),
+            not_live: None,
             at: None,
             stop_ms: Some(1100),
             gap_ms: Some(3250),
             note: String::new(),
             reach: None,
         };
+        assert_eq!(would_move(&done), "from node1 to node2 by restart (it was asked for)");
+        assert_eq!(
+            moved(&MoveView { way: "live".into(), ..done.clone() }),
+            "moved from node1 to node2 live, away for 3.2 s (stop 1.1 s)"
+        );
         assert_eq!(moved(&done), "moved from node1 to node2 by restart, away for 3.2 s (stop 1.1 s)");
     }
 }

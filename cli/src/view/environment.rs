@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lodge_model::environment::order::{Address, DiskCheck, TaskOutcome, Usage, Verdict};
 use lodge_model::environment::spec::Restart;
 use lodge_model::environment::view::{EnvironmentView, Phase, RepairView, SnapshotView};
+use lodge_model::live::MoveBy;
 
 use super::{Setting, ago, or_dash, pairs, plain, table, time};
 use crate::amount::{cpus, size};
@@ -76,6 +77,9 @@ pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], sett
         rows.push(("only where", labels.join(", ")));
     }
     rows.push(("restart", restart(spec.restart).to_owned()));
+    if spec.move_by != MoveBy::Cluster {
+        rows.push(("move", spec.move_by.word().to_owned()));
+    }
     rows.push(("ssh keys", spec.ssh_keys.len().to_string()));
     rows.push(("owner", or_dash(view.owner.as_deref())));
     rows.push(("created", time(view.created, setting)));
@@ -85,8 +89,10 @@ pub fn environment_page(view: &EnvironmentView, snapshots: &[SnapshotView], sett
     if !view.last_exit.is_empty() {
         rows.push(("last end", view.last_exit.clone()));
     }
-    if let Some(moving) = &view.moving {
-        rows.push(("moves", format!("from {} to {}", moving.from, or_dash(moving.to.as_deref()))));
+    match (&view.moving, &view.way) {
+        (Some(moving), _) => rows.push(("moves", super::would_move(moving))),
+        (None, Some(way)) => rows.push(("would move", super::by_way(&way.way, &way.because))),
+        (None, None) => {}
     }
     rows.extend(view.moves.iter().filter_map(|done| {
         let at = done.at.map(|at| time(at, setting))?;

@@ -29,6 +29,7 @@ pub fn environment(name: &str) -> EnvironmentView {
         repair: None,
         moving: None,
         moves: Vec::new(),
+        way: None,
         version: 7,
     }
 }

@@ -13,6 +13,7 @@ use crate::farewell::SignedWord;
 use crate::fence::{FenceOrders, Signs};
 use crate::ids::{BootId, Digest, NodeId};
 use crate::layout::Slot;
+use crate::live::Capability;
 use crate::node::Role;
 use crate::reach::{Reach, Reached};
 
@@ -85,6 +86,9 @@ pub struct Heartbeat {
     /// How bans stand, and signs of life of other nodes.
     #[serde(default)]
     pub signs: Signs,
+    /// What it can do about processes of environments; told until the center knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub criu: Option<Capability>,
 }
 
 /// The share as a node sees it.

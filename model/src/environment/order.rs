@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::spec::Restart;
 use crate::ids::{BootId, Digest, EnvironmentId, TaskId};
+use crate::live::Probe;
 
 /// Ids of one environment, on the node: `id_base..id_base + IDS`.
 pub const IDS: u32 = 65_536;
@@ -214,6 +215,9 @@ pub struct Report {
     /// What was mended of the file system that it repairs, as e2fsck tells it; empty where nothing was, and where nothing is repaired.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mended: String,
+    /// Whether its processes could be kept in one, while it runs; absent where nobody looks.
+    #[serde(default)]
+    pub probe: Option<Probe>,
 }
 
 /// What has become of a checkpoint.

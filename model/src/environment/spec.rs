@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::layout::{GIB, MIB};
+use crate::live::MoveBy;
 
 /// Least and greatest size of a disk, in bytes.
 pub const DISK: std::ops::RangeInclusive<u64> = 256 * MIB..=16 * 1024 * GIB;
@@ -64,6 +65,9 @@ pub struct Spec {
     /// What happens when its init ends.
     #[serde(default)]
     pub restart: Restart,
+    /// How it moves to another node.
+    #[serde(default)]
+    pub move_by: MoveBy,
 }
 
 fn priority() -> u32 {
@@ -100,6 +104,8 @@ pub struct Change {
     pub anti_affinity: Option<String>,
     /// New restart policy.
     pub restart: Option<Restart>,
+    /// How it is to move from now on. Said anew, what became of its moves before does not count any more.
+    pub move_by: Option<MoveBy>,
 }
 
 /// Why a value cannot be.

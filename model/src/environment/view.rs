@@ -119,6 +119,9 @@ pub struct EnvironmentView {
     /// Its last moves, the newest last.
     #[serde(default)]
     pub moves: Vec<MoveView>,
+    /// How it would move now, and why: where nothing else is said of the move, and the other node does not speak against it.
+    #[serde(default)]
+    pub way: Option<WayView>,
     /// Grows with every change of this view but its usage.
     pub version: u64,
 }
@@ -216,6 +219,15 @@ impl Default for RepairOrder {
 pub struct RepairEnd {
     /// Put the disk back to the snapshot that was taken before.
     pub rollback: bool,
+}
+
+/// How an environment moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WayView {
+    /// `live`, or `restart`.
+    pub way: String,
+    /// Why, for people.
+    pub because: String,
 }
 
 /// A task, for people.

@@ -12,6 +12,8 @@ mod watcher;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
+use moves::Kind;
+
 /// What the command takes.
 #[derive(Args)]
 pub struct Arguments {
@@ -26,10 +28,11 @@ enum Bench {
     /// Installs a site of a center and one node on virtual machines, takes about a quarter of an hour, and ends with 1 when a bar is
     /// not held. bench/README.md says what is compared with what.
     Env(EnvOptions),
-    /// Moves: how long nobody answers, beside a restart on the same node; and drains with 1, 2, 4, 8 moves at the same time.
+    /// Moves: how long nobody answers, by a restart and live, beside a restart on the same node; and drains with 1, 2, 4, 8 moves at once.
     ///
-    /// Installs a site of a center and two nodes on virtual machines, takes about half an hour.
-    Move(Options),
+    /// Installs a site of a center and two nodes on virtual machines, takes about half an hour. Less of it: `--repeat 1 --kinds tiny
+    /// --drained 0`.
+    Move(MoveOptions),
 }
 
 /// How a bench is run and shown.
@@ -71,13 +74,29 @@ enum Part {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let (options, table) = match &arguments.bench {
         Bench::Env(options) => (&options.shared, env::run(options)?),
-        Bench::Move(options) => (options, moves::run(options)?),
+        Bench::Move(options) => (&options.shared, moves::run(options)?),
     };
     print!("{}", if options.json { table.json()? } else { table.text() });
     match table.not_held()[..] {
         [] => Ok(()),
         ref names => bail!("not held: {}", names.join("; ")),
     }
+}
+
+/// More of `bench move`.
+#[derive(Args)]
+pub struct MoveOptions {
+    #[command(flatten)]
+    shared: Options,
+    /// What moves from one node to the other.
+    #[arg(long, value_enum, value_name = "TEMPLATE,…", value_delimiter = ',', default_values_t = [Kind::Tiny, Kind::Debian13])]
+    kinds: Vec<Kind>,
+    /// How many small environments are drained; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=30))]
+    drained: u8,
+    /// How many of them move at the same time, one drain after the other; the first is what the others are compared with.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8], value_parser = clap::value_parser!(u8).range(1..=30))]
+    at_once: Vec<u8>,
 }
 
 fn say(text: &str) {

@@ -1,9 +1,10 @@
-//! `bench move`: how long nobody answers at an environment's address while it moves to another node, beside a stop and start where it is;
-//! and how long it takes to drain a node, by how many move at the same time.
+//! `bench move`: how long nobody answers at an environment's address while it moves to another node, by a restart and live, beside a stop
+//! and start where it is; and how long it takes to drain a node, by how many move at the same time.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use lodge_model::drain::CertificateView;
 use lodge_qemu_tests::{
     api::Operator,
@@ -13,7 +14,7 @@ use lodge_qemu_tests::{
 };
 
 use super::{
-    Options,
+    MoveOptions,
     guest::site,
     result::{Bar, Samples, Table},
     watcher::Watcher,
@@ -26,27 +27,51 @@ use crate::{
 
 /// Memory of each node: all the drained ones live on one.
 const MEMORY_MIB: u32 = 2048;
-/// Environments that are drained.
-const DRAINED: usize = 20;
-/// So many at the same time.
-const AT_ONCE: [u8; 4] = [1, 2, 4, 8];
-/// A small environment, and one with systemd: template, memory and disk.
-const KINDS: [(&str, &str, &str); 2] = [(TINY, "96M", "512M"), ("debian-13", "512M", "2G")];
-/// A move may take so much longer than a stop and start where it is.
+/// The environment that moves.
+const MOVED: &str = "moved";
+/// A move by a restart may take so much longer than a stop and start where it is.
 const GAP: Bar = Bar::AtMost(1.5);
 
+/// What moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Kind {
+    /// A small one.
+    Tiny,
+    /// One with systemd.
+    #[value(name = "debian-13")]
+    Debian13,
+}
+
+impl Kind {
+    /// Template, memory and disk.
+    fn shape(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Kind::Tiny => (TINY, "96M", "512M"),
+            Kind::Debian13 => (Name::Debian13.text(), "512M", "2G"),
+        }
+    }
+}
+
 /// Run it.
-pub fn run(options: &Options) -> Result<Table> {
+pub fn run(options: &MoveOptions) -> Result<Table> {
     let artifacts = demo::artifacts()?;
-    let debian = template::ensure(&Console::new()?, &[Name::Debian13])?.pop().context("no template was built")?;
+    let kinds: BTreeSet<Kind> = options.kinds.iter().copied().collect();
+    let debian = match kinds.contains(&Kind::Debian13) {
+        true => template::ensure(&Console::new()?, &[Name::Debian13])?.pop(),
+        false => None,
+    };
     super::say("installing a site with two nodes");
     let moving = Moving::install(artifacts)?;
-    moving.operator.lodge(&["template", "import", "debian-13", &debian.display().to_string()])?;
-    let mut table = Table::new("move");
-    for kind in KINDS {
-        moving.gaps(kind, options, &mut table)?;
+    if let Some(debian) = debian {
+        moving.operator.lodge(&["template", "import", Name::Debian13.text(), &debian.display().to_string()])?;
     }
-    moving.drains(&mut table)?;
+    let mut table = Table::new("move");
+    for kind in kinds {
+        moving.gaps(kind.shape(), options.shared.repeat, &mut table)?;
+    }
+    if options.drained > 0 {
+        moving.drains(options, &mut table)?;
+    }
     Ok(table)
 }
 
@@ -57,6 +82,14 @@ struct Moving {
     hosting: Hosting,
 }
 
+/// Gaps of one environment, by how it was away.
+#[derive(Default)]
+struct Gaps {
+    moved: Samples,
+    live: Samples,
+    restarted: Samples,
+}
+
 impl Moving {
     fn install(artifacts: Artifacts) -> Result<Self> {
         let (rack, operator) = site("bench-move", artifacts, 2, MEMORY_MIB)?;
@@ -64,61 +97,90 @@ impl Moving {
         Ok(Self { rack, operator, hosting })
     }
 
-    fn create(&self, name: &str, (template, memory, disk): (&str, &str, &str), more: &[&str]) -> Result<()> {
+    /// Create one that may run anywhere, and wait until it runs.
+    fn create(&self, name: &str, (template, memory, disk): (&str, &str, &str)) -> Result<()> {
         let key = self.hosting.public_key().display().to_string();
         let create = ["env", "create", name, "--template", template, "--memory", memory, "--disk", disk, "--ssh-key", &key];
-        self.operator.lodge(&[&create[..], more].concat()).map(drop)
+        self.operator.lodge(&[&create[..], &["--wait"]].concat()).map(drop)
     }
 
-    /// There and back in turns with a restart where it is.
-    fn gaps(&self, kind: (&str, &str, &str), options: &Options, table: &mut Table) -> Result<()> {
-        self.create("moved", kind, &["--node", &node_name(1), "--wait"])?;
-        let port = self.rack.forward(address(&self.operator.environment("moved")?)?, 22)?;
+    /// There by a restart, a stop and start, and back live; in turns, so that what changes on the host changes for all.
+    fn gaps(&self, kind: (&str, &str, &str), repeat: u8, table: &mut Table) -> Result<()> {
+        self.create(MOVED, kind)?;
+        let port = self.rack.forward(address(&self.operator.environment(MOVED)?)?, 22)?;
         let mut watcher = Watcher::start(port)?;
         watcher.answers()?;
-        let (mut moved, mut restarted) = (Samples::default(), Samples::default());
+        let mut gaps = Gaps::default();
         // The first turn brings the template to both nodes, and does not count.
-        for turn in 0..=options.repeat {
-            let target = node_name(2 - turn % 2);
-            let away = watcher.gap(|| self.operator.lodge(&["env", "move", "moved", "--to", &target, "--wait"]).map(drop))?;
-            let off = watcher.gap(|| self.operator.lodge(&["env", "restart", "moved", "--wait"]).map(drop))?;
-            super::say(&format!("{} {turn} of {}: moved {away:.2} s, restarted {off:.2} s", kind.0, options.repeat));
+        for turn in 0..=repeat {
+            let (moved, _) = self.moved(&mut watcher, "--restart")?;
+            let restarted = watcher.gap(|| self.operator.lodge(&["env", "restart", MOVED, "--wait"]).map(drop))?;
+            let (back, not_live) = self.moved(&mut watcher, "--live")?;
+            let live = if not_live.is_empty() { format!("moved live {back:.2} s") } else { format!("not live ({not_live})") };
+            super::say(&format!("{} {turn} of {repeat}: moved {moved:.2} s, restarted {restarted:.2} s, {live}", kind.0));
             if turn > 0 {
-                moved.0.push(away);
-                restarted.0.push(off);
+                gaps.moved.0.push(moved);
+                gaps.restarted.0.push(restarted);
+                gaps.live.0.extend(not_live.is_empty().then_some(back));
             }
         }
-        table.row(format!("{}: gap of a move, beside a restart (s)", kind.0), &moved, &restarted, GAP);
-        self.operator.lodge(&["env", "destroy", "moved", "--yes", "--wait"]).map(drop)
+        let name = kind.0;
+        table.row(format!("{name}: gap of a move, beside a restart (s)"), &gaps.moved, &gaps.restarted, GAP);
+        if gaps.live != Samples::default() {
+            table.row(format!("{name}: gap of a live move, beside a restart (s)"), &gaps.live, &gaps.restarted, Bar::None);
+            table.row(format!("{name}: gap of a live move, beside a move (s)"), &gaps.live, &gaps.moved, Bar::None);
+        }
+        self.operator.lodge(&["env", "destroy", MOVED, "--yes", "--wait"]).map(drop)
+    }
+
+    /// To the other node: seconds without an answer, and why it was not live where it was to be.
+    fn moved(&self, watcher: &mut Watcher, how: &str) -> Result<(f64, String)> {
+        let here = self.operator.environment(MOVED)?.node;
+        let target = [1, 2].map(node_name).into_iter().find(|node| Some(node) != here.as_ref());
+        let target = target.context("looking for the other node")?;
+        let gap = watcher.gap(|| self.operator.lodge(&["env", "move", MOVED, "--to", &target, how, "--wait"]).map(drop))?;
+        let done = self.operator.environment(MOVED)?.moves.pop().context("the move is not told")?;
+        let not_live = if done.way == "live" { String::new() } else { format!("{} {}", done.because, done.note) };
+        Ok((gap, not_live))
     }
 
     /// From one node to the other and back, with more and more at the same time.
-    fn drains(&self, table: &mut Table) -> Result<()> {
-        let names: Vec<String> = (1..=DRAINED).map(|number| format!("small{number}")).collect();
+    fn drains(&self, options: &MoveOptions, table: &mut Table) -> Result<()> {
+        let count = options.drained;
+        let (first, second) = (node_name(1), node_name(2));
+        // All of them come to the first: the second takes nothing meanwhile.
+        self.operator.lodge(&["node", "drain", &second, "--reason", "bench", "--wait"])?;
+        let names: Vec<String> = (1..=count).map(|number| format!("small{number}")).collect();
         for name in &names {
-            self.create(name, (TINY, "48M", "512M"), &["--node", &node_name(1), "--wait"])?;
+            self.create(name, (TINY, "48M", "512M"))?;
         }
+        self.operator.lodge(&["node", "undrain", &second])?;
         let mut alone: Option<(Samples, Samples)> = None;
-        for (turn, at_once) in AT_ONCE.into_iter().enumerate() {
-            let node = node_name(if turn % 2 == 0 { 1 } else { 2 });
-            let (took, gaps) = self.drain(&node, at_once)?;
-            super::say(&format!(
-                "{DRAINED} drained, {at_once} at once: {:.1} s, median gap {:.1} s",
-                took.median(),
-                gaps.median()
-            ));
+        for (turn, at_once) in options.at_once.iter().enumerate() {
+            let node = if turn % 2 == 0 { &first } else { &second };
+            let (took, gaps) = self.drain(node, *at_once)?;
+            anyhow::ensure!(
+                gaps.0.len() == usize::from(count),
+                "{} of {count} have left {node} with a known gap",
+                gaps.0.len()
+            );
+            let (whole, each) = (took.median(), gaps.median());
+            super::say(&format!("{count} drained, {at_once} at once: {whole:.1} s, median gap {each:.1} s"));
             let (one, gap) = alone.get_or_insert_with(|| (took.clone(), gaps.clone()));
-            let name = |what: &str| format!("{what} of {DRAINED}, {at_once} at once, beside 1 (s)");
+            let base = options.at_once.first().copied().unwrap_or_default();
+            let name = |what: &str| format!("{what} of {count}, {at_once} at once, beside {base} (s)");
             table.row(name("drain"), &took, one, Bar::None);
             table.row(name("gap of each"), &gaps, gap, Bar::None);
         }
-        Ok(())
+        let destroy: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.operator.lodge(&[&["env", "destroy", "--yes", "--wait"], &destroy[..]].concat()).map(drop)
     }
 
+    /// Everything moves by a restart: that is what a drain is able to do with all of them.
     fn drain(&self, node: &str, at_once: u8) -> Result<(Samples, Samples)> {
         let count = at_once.to_string();
         let budgets = ["--moves-per-source", "--moves-per-target", "--moves-per-cluster"].map(|budget| [budget, &count]);
-        self.operator.lodge(&[&["cluster", "set"], &budgets.concat()[..]].concat())?;
+        self.operator.lodge(&[&["cluster", "set", "--move", "restart"], &budgets.concat()[..]].concat())?;
         let begin = Instant::now();
         self.operator.lodge(&["node", "drain", node, "--reason", "bench", "--wait"])?;
         let took = begin.elapsed().as_secs_f64();

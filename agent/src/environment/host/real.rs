@@ -47,6 +47,7 @@ use anyhow::Result;
 use lodge_model::drain::Counts;
 use lodge_model::environment::order::{TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
+use lodge_model::live::Probe;
 use lodge_sys::cgroup::{self, Cgroup};
 
 use super::{Action, Container, Found, Host, Progress, StepError, TaskDone};
@@ -151,6 +152,10 @@ impl Host for Real {
 
     fn usage(&self, id: EnvironmentId) -> Result<Usage> {
         self.usage_of(id)
+    }
+
+    fn probe(&self, id: EnvironmentId) -> Result<Option<Probe>> {
+        self.probe_of(id)
     }
 
     fn count(&self) -> Result<Counts> {

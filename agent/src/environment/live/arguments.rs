@@ -16,7 +16,8 @@ const DEVICES: [&str; 9] =
     [CONSOLE, "/dev/full", "/dev/fuse", "/dev/net/tun", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
 /// Where watched files are looked for by number, when the overlay cannot tell their names.
 /// The time zones are among them because a watch on the link `/etc/localtime` is one on the file behind it after the first move.
-const SCANNED: [&str; 6] = ["/etc", "/usr/share/zoneinfo", "/usr/share/dbus-1", "/usr/local/share", "/usr/lib/systemd", "/var/lib"];
+const SCANNED: [&str; 6] =
+    ["/etc", "/usr/share/zoneinfo", "/usr/share/dbus-1", "/usr/local/share", "/usr/lib/systemd", "/var/lib"];
 /// Seconds until all processes must have stopped.
 const STOP_LIMIT: &str = "60";
 

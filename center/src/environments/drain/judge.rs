@@ -7,7 +7,7 @@ use lodge_model::environment::order::Want;
 use lodge_model::ids::EnvironmentId;
 
 use super::Drain;
-use super::moves::{LIVE, RESTART, is_under_way, way};
+use super::moves::{LIVE, RESTART, is_under_way, way_word};
 use crate::environments::place::Room;
 use crate::environments::records::{Environment, Goal, Move};
 use crate::environments::settle::Cluster;
@@ -70,7 +70,8 @@ fn item(drain: &Drain, environment: &Environment, now: Timestamp) -> DrainItem {
     DrainItem {
         environment: environment.spec.name.clone(),
         to: environment.moving.as_ref().and_then(|moving| moving.to.as_ref()).map(|(_, name)| name.clone()),
-        way: environment.moving.as_ref().map_or(RESTART, way).to_owned(),
+        way: environment.moving.as_ref().map_or(RESTART, way_word).to_owned(),
+        because: environment.moving.as_ref().map(|moving| moving.way.because.clone()).unwrap_or_default(),
         verdict,
         reason,
         expected_ms: environment.moves.last().and_then(|last| last.gap_ms),
@@ -121,6 +122,7 @@ fn finish(
             let verdict = if done.way == LIVE { Verdict::MovedLive } else { Verdict::Moved };
             (item.verdict, item.to, item.gap_ms) = (verdict, done.to.clone(), done.gap_ms);
             item.way.clone_from(&done.way);
+            item.because.clone_from(&done.because);
             item.reason.clone_from(&done.note);
         }
         None => {

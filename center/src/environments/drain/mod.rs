@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `way.rs` | whether an environment moves with its processes or by a restart; pure |
 //! | `moves.rs` | reserves a node for each environment that leaves, and begins moves within the budgets; pure |
 //! | `judge.rs` | how each environment of a drain stands, and the drain as a whole; pure |
 //! | `request.rs` | what operators and users ask for: drain, undrain, move, settings |
@@ -20,6 +21,7 @@ pub mod request;
 #[cfg(test)]
 mod tests;
 pub mod view;
+pub mod way;
 
 use std::collections::BTreeMap;
 

@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use lodge_model::drain::MoveView;
+use lodge_model::drain::{Cause, MoveView, NotLive};
 use lodge_model::environment::order::{Checkpoint, State, Want};
 use lodge_model::environment::share;
 use lodge_model::ids::{EnvironmentId, NodeId};
+use lodge_model::live::MoveBy;
 
+use super::way::{self, Way};
 use crate::environments::place::{self, Demand, Room};
 use crate::environments::reach::Check;
 use crate::environments::records::{Environment, Goal, Live, MOVES_KEPT, Move};
@@ -52,6 +54,17 @@ pub fn reserve(cluster: &mut Cluster, now: Timestamp) {
             };
         }
     }
+    choose_ways(cluster);
+}
+
+/// How each goes that has not begun: what is known of it and of the nodes may change until then.
+fn choose_ways(cluster: &mut Cluster) {
+    for environment in cluster.environments.values_mut() {
+        let Some(moving) = environment.moving.as_ref().filter(|moving| moving.begun.is_none()) else { continue };
+        let hurries = cluster.drains.get(&moving.from).is_some_and(|drain| drain.cause == Cause::Ups);
+        let way = way::of_move(environment, moving, cluster.settings.move_by, &cluster.rooms, hurries);
+        environment.moving = environment.moving.take().map(|moving| Move { way, ..moving });
+    }
 }
 
 /// Who moves, and whose reservation is still good.
@@ -86,6 +99,8 @@ fn note(cluster: &mut Cluster, now: Timestamp) {
                 begun: None,
                 released: None,
                 waits: String::new(),
+                by: MoveBy::Cluster,
+                way: Way::default(),
                 live: None,
             });
         }
@@ -149,8 +164,11 @@ pub fn begin(cluster: &mut Cluster, busy: &BTreeSet<EnvironmentId>, now: Timesta
         };
         if goes && let (Some(moving), Some(place)) = (&mut environment.moving, &mut environment.place) {
             moving.begun = Some(now);
-            let may_take_time = moving.live == Some(Live::Asked) && !is_last;
-            place.want = if may_take_time { Want::Suspended } else { Want::Stopped };
+            if is_last && moving.way.is_live {
+                moving.way = Way { is_live: false, because: "there is no time left".to_owned() };
+            }
+            moving.live = moving.way.is_live.then_some(Live::Asked);
+            place.want = if moving.way.is_live { Want::Suspended } else { Want::Stopped };
         }
     }
 }
@@ -224,10 +242,11 @@ pub fn is_under_way(moving: &Move, now: Timestamp) -> bool {
 }
 
 /// How it moves, as far as is known.
-pub fn way(moving: &Move) -> &'static str {
+pub fn way_word(moving: &Move) -> &'static str {
     match moving.live {
         Some(Live::Asked | Live::Kept) => LIVE,
-        Some(Live::Failed(_)) | None => RESTART,
+        Some(Live::Failed(_)) => RESTART,
+        None => moving.way.word(),
     }
 }
 
@@ -248,13 +267,15 @@ pub fn resumes(environment: &Environment) -> Option<u64> {
 }
 
 /// It runs on its new node: whether with its processes.
-fn arrived(live: Option<Live>, said: Option<&Checkpoint>) -> (&'static str, Option<String>) {
+fn arrived(live: Option<Live>, said: Option<&Checkpoint>) -> (&'static str, Option<NotLive>, String) {
+    let failed = |why: String, ended| (RESTART, Some(NotLive { why, ended }), String::new());
     match (live, said) {
-        (Some(Live::Kept), Some(Checkpoint::Resumed)) => (LIVE, None),
-        (Some(Live::Kept), Some(Checkpoint::Failed { why })) => (RESTART, Some(why.clone())),
-        (Some(Live::Kept | Live::Asked), _) => (RESTART, Some("its node ended before".to_owned())),
-        (Some(Live::Failed(why)), _) => (RESTART, Some(why)),
-        (None, _) => (RESTART, None),
+        (Some(Live::Kept), Some(Checkpoint::Resumed)) => (LIVE, None, String::new()),
+        (Some(Live::Kept), Some(Checkpoint::Failed { why })) => failed(why.clone(), true),
+        // That says nothing of its processes.
+        (Some(Live::Kept | Live::Asked), _) => (RESTART, None, "not live: its node ended before".to_owned()),
+        (Some(Live::Failed(why)), _) => failed(why, false),
+        (None, _) => (RESTART, None, String::new()),
     }
 }
 
@@ -271,13 +292,17 @@ pub fn follow(environment: &mut Environment, now: Timestamp) {
         then.map(|then| u64::try_from(end.duration_since(then).as_millis()).unwrap_or(0))
     };
     let said = environment.report.as_ref().and_then(|report| report.checkpoint.as_ref());
-    let (way, obstacle) = arrived(moving.live.clone(), said);
+    let (way, not_live, lost) = arrived(moving.live.clone(), said);
+    let obstacle = not_live.as_ref().map(|failed| format!("not live: {}", failed.why)).unwrap_or(lost);
     let killed = environment.last_exit.starts_with("killed").then(|| environment.last_exit.clone());
-    let note = [obstacle.map(|why| format!("not live: {why}")), killed].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let parts = [Some(obstacle).filter(|text| !text.is_empty()), killed];
+    let note = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     environment.moves.push(MoveView {
         from: moving.from_name.clone(),
         to: Some(place.name.clone()),
         way: way.to_owned(),
+        because: moving.way.because.clone(),
+        not_live,
         at: Some(now),
         stop_ms: since(moving.begun, moving.released.unwrap_or(now)),
         gap_ms: since(moving.begun, now),

@@ -8,12 +8,14 @@ use lodge_model::drain::{
 use lodge_model::environment::order::Want;
 use lodge_model::environment::view::EnvironmentView;
 use lodge_model::ids::{BootId, NodeId, TaskId};
+use lodge_model::live::MoveBy;
 use lodge_model::node::Role;
 
+use super::way::{self, Way};
 use super::{Certified, Drain, SettingsRecord, judge, moves, view};
 use crate::auth::Caller;
 use crate::environments::place::{self, Demand};
-use crate::environments::records::{Asked, Environment, Goal, Live, Move};
+use crate::environments::records::{Asked, Environment, Goal, Move};
 use crate::environments::{capacity, reconcile, request, settle};
 use crate::failover::attested;
 use crate::fault::Fault;
@@ -162,17 +164,19 @@ pub fn move_one(
     settle::cordon(&mut cluster);
     cluster.count();
     let (from, from_name) = may_move(&environment, to.as_ref())?;
-    if order.live && !environment.template_now().meta.movable {
+    let by = order.by.unwrap_or_default();
+    if by == MoveBy::Live && !environment.template_now().meta.movable {
         let template = &environment.spec.template;
         return Err(Fault::conflict(format!(
-            "the template {template} does not say that it can be moved live (movable in its lodge-template.toml);              lodge env move {name} stops it here and starts it there"
+            "the template {template} does not say that it can be moved live (movable in its lodge-template.toml); \
+             lodge env move {name} stops it here and starts it there"
         )));
     }
     let only = to.as_ref().map(|node| node.id);
     let demand = Demand { environment: &before, only, leaves: Some(from), removal: false, now };
     let room = place::choose(&cluster.rooms, &demand).map(|at| &cluster.rooms[at]);
     let room = room.map_err(|why| Fault::conflict(format!("{name} cannot move: {why}")))?;
-    environment.moving = Some(Move {
+    let moving = Move {
         from,
         from_name,
         epoch: environment.epoch,
@@ -182,8 +186,13 @@ pub fn move_one(
         begun: None,
         released: None,
         waits: String::new(),
-        live: order.live.then_some(Live::Asked),
-    });
+        by,
+        way: Way::default(),
+        live: None,
+    };
+    environment.moving = Some(moving.clone());
+    let way = way::of_move(&environment, &moving, cluster.settings.move_by, &cluster.rooms, false);
+    environment.moving = Some(Move { way, ..moving });
     if order.dry_run {
         return crate::environments::view::one(tx, world, &environment);
     }

@@ -58,7 +58,9 @@ pub fn moving(environment: &Environment) -> Option<MoveView> {
     Some(MoveView {
         from: moving.from_name.clone(),
         to: moving.to.as_ref().map(|(_, name)| name.clone()),
-        way: super::moves::way(moving).to_owned(),
+        way: super::moves::way_word(moving).to_owned(),
+        because: moving.way.because.clone(),
+        not_live: None,
         at: None,
         stop_ms: None,
         gap_ms: None,
@@ -71,9 +73,10 @@ pub fn moving(environment: &Environment) -> Option<MoveView> {
 pub fn moved(name: &str, done: &MoveView) -> String {
     let to = done.to.as_deref().unwrap_or_default();
     let note = if done.note.is_empty() { String::new() } else { format!("; {}", done.note) };
+    let way = if done.way == super::moves::LIVE { done.way.clone() } else { format!("by {}", done.way) };
     let what = match to == done.from {
         true => format!("runs on {to} again"),
-        false => format!("has moved from {} to {to} by {}", done.from, done.way),
+        false => format!("has moved from {} to {to} {way}", done.from),
     };
     format!("{name} {what}: it was away for {}{note}", seconds(done.gap_ms))
 }
@@ -163,6 +166,8 @@ mod tests {
             from: "n1".into(),
             to: Some(to.into()),
             way: "restart".into(),
+            because: String::new(),
+            not_live: None,
             at: None,
             stop_ms: None,
             gap_ms: Some(1250),

@@ -1,11 +1,13 @@
 //! The cluster as a whole under random events: what may never happen, and what always happens in the end.
 
 use super::*;
-use crate::environments::records::{Asked, Live, Move};
+use crate::environments::drain::way::Way;
+use crate::environments::records::{Asked, Move};
 use crate::environments::testing::{self, boot_id, environment, environment_id, node_id, report};
 use crate::testing::at;
 use lodge_model::drain::Cause;
 use lodge_model::environment::order::{Checkpoint, Report, TaskOutcome};
+use lodge_model::live::MoveBy;
 use proptest::prelude::*;
 
 /// What nodes can do by themselves, and what people ask for.
@@ -201,7 +203,9 @@ impl Rig {
                         begun: None,
                         released: None,
                         waits: String::new(),
-                        live: number.is_multiple_of(2).then_some(Live::Asked),
+                        by: if number.is_multiple_of(2) { MoveBy::Live } else { MoveBy::Restart },
+                        way: Way::default(),
+                        live: None,
                     });
                 }
             }

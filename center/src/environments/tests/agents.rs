@@ -419,6 +419,7 @@ impl Agent {
             last_words: vec![],
             reached: vec![],
             signs: Default::default(),
+            criu: None,
         }
     }
 

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use lodge_model::environment::order::Assignment;
 use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
+use lodge_model::live::Probe;
 use lodge_network::{BRIDGE, LinkSpec, NO_PING_GROUPS};
 use lodge_sys::process;
 use lodge_sys::program::{Call, Program};
@@ -38,9 +39,7 @@ impl Real {
         let id = order.id;
         let Container::Running { pid, since } = self.container(id) else { return Err(anyhow!("it does not run").into()) };
         let cgroup = self.layout.cgroup(id);
-        let memory = ["anon", "shmem"].map(|key| cgroup.read_key("memory.stat", key));
-        let memory = memory.into_iter().sum::<Result<Option<u64>>>()?.unwrap_or(0);
-        if let Some(why) = probe::obstacle(pid, &probe::look(&cgroup)?, memory) {
+        if let Some(why) = probe::obstacle(pid, &probe::look(pid, &cgroup)?) {
             return Err(StepError::Refused(why));
         }
         self.forget_checkpoint(id)?;
@@ -72,6 +71,13 @@ impl Real {
         let arguments = arguments::dump(&places, &Dump { init: pid, cgroup: &cgroup }, record);
         criu(arguments).run().map_err(|error| explain(error, &work.join("dump.log")))?;
         Ok(())
+    }
+
+    /// Whether its processes could be written down, while it runs.
+    pub(super) fn probe_of(&self, id: EnvironmentId) -> Result<Option<Probe>> {
+        let Container::Running { pid, .. } = self.container(id) else { return Ok(None) };
+        let why = probe::obstacle(pid, &probe::look(pid, &self.layout.cgroup(id))?);
+        Ok(Some(why.map_or(Probe::Clear, |why| Probe::Obstacle { why })))
     }
 
     /// Its processes have run on: a checkpoint of them is of no use, whole or not.

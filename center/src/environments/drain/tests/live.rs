@@ -1,9 +1,11 @@
 //! Moves with processes.
 
 use lodge_model::environment::order::Checkpoint;
+use lodge_model::live::{Capability, MoveBy, Probe};
 
 use super::*;
-use crate::environments::records::{Asked, Live, Move};
+use crate::environments::drain::way::Way;
+use crate::environments::records::{Asked, Move};
 
 impl Play {
     /// One environment that is to move live, told to keep its processes.
@@ -20,11 +22,22 @@ impl Play {
             begun: None,
             released: None,
             waits: String::new(),
-            live: Some(Live::Asked),
+            by: MoveBy::Live,
+            way: Way::default(),
+            live: None,
         });
         play.settle();
         assert_eq!(play.only().place.as_ref().unwrap().want, Want::Suspended);
         play
+    }
+
+    /// Both nodes can keep processes, and nothing is seen that speaks against it.
+    fn can(&mut self) {
+        let id = self.only().id;
+        for room in &mut self.cluster.rooms {
+            room.criu = Some(Capability::default());
+            room.probes.insert(id, Probe::Clear);
+        }
     }
 
     fn only(&mut self) -> &mut Environment {
@@ -108,22 +121,53 @@ fn a_drain_at_its_deadline_takes_no_time_for_it() {
     let mut play = Play::new(1, &[]);
     play.drain();
     play.settle();
-    play.only().moving.as_mut().unwrap().live = Some(Live::Asked);
+    play.only().moving.as_mut().unwrap().by = MoveBy::Live;
     play.drain().deadline = Some(at(0));
     play.settle();
     assert_eq!(play.only().place.as_ref().unwrap().want, Want::Stopped);
+    assert_eq!(play.only().moving.as_ref().unwrap().way.because, "there is no time left");
 }
 
 #[test]
 fn a_drain_shows_who_has_kept_its_processes() {
     let mut play = Play::new(1, &[2000]);
+    play.can();
     play.drain();
-    play.cluster.settings.moves_per_source = 0;
     play.settle();
-    play.only().moving.as_mut().unwrap().live = Some(Live::Asked);
-    play.cluster.settings.moves_per_source = 1;
-    play.settle();
+    let item = play.stand().items.values().next().unwrap();
+    assert_eq!((item.way.as_str(), item.because.as_str()), ("live", "nothing speaks against it"));
     play.says(Some(Checkpoint::Kept));
     play.says(Some(Checkpoint::Resumed));
     assert_eq!(play.verdicts(), [Verdict::MovedLive]);
+}
+
+#[test]
+fn a_drain_goes_live_by_itself_only_where_it_is_known_to_go() {
+    let mut play = Play::new(1, &[2000]);
+    play.drain();
+    play.settle();
+    assert_eq!(play.only().place.as_ref().unwrap().want, Want::Stopped);
+    let moving = play.only().moving.clone().unwrap();
+    assert_eq!((moving.way.is_live, moving.way.because.as_str()), (false, "node1 has not looked at its processes yet"));
+
+    let mut play = Play::new(1, &[2000]);
+    play.can();
+    play.drain().cause = Cause::Ups;
+    play.settle();
+    assert_eq!(play.only().moving.as_ref().unwrap().way.because, "there is no time to lose");
+}
+
+#[test]
+fn what_ended_in_the_middle_is_told_and_counts() {
+    let mut play = Play::suspended();
+    play.says(Some(Checkpoint::Kept));
+    play.says(failed("other processors"));
+    let done = play.only().moves.last().unwrap().not_live.clone().unwrap();
+    assert_eq!((done.why.as_str(), done.ended), ("other processors", true));
+    play.can();
+    let drain = Drain { node: node_id(2), boot: Some(boot_id(2)), ..play.drain().clone() };
+    play.cluster.drains = [(node_id(2), drain)].into();
+    play.settle();
+    let because = play.only().moving.as_ref().unwrap().way.because.clone();
+    assert!(because.starts_with("it did not go on the last time (other processors)"), "{because}");
 }
