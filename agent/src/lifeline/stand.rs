@@ -201,7 +201,8 @@ mod tests {
     fn a_lease_that_is_over_ends_everything_whoever_answers() {
         let timing = Timing::new(1);
         let held = |silence: Duration| {
-            stand(&Facts { holds_lease: true, neighbours: Neighbours::Answer, now: at(100) + silence, ..facts(0, 100, 99) })
+            let now = at(100) + silence;
+            stand(&Facts { holds_lease: true, neighbours: Neighbours::Answer, now, pulse: now, ..facts(0, 100, 99) })
         };
         assert!(matches!(held(at(0)).vouch, Some(Vouch::For(seconds)) if at(seconds.into()) <= timing.lease));
         assert!(held(timing.give_up).isolated && !held(timing.give_up).ends);
