@@ -118,8 +118,8 @@ impl Center {
     }
 
     /// `POST /environments/{name}/repair`.
-    pub async fn repair(&self, name: &str, order: &RepairOrder) -> Result<(), Error> {
-        self.post_only(&["environments", name, "repair"], order).await
+    pub async fn repair(&self, name: &str, order: &RepairOrder, force: bool) -> Result<(), Error> {
+        self.send(self.admitted(Method::POST, &["environments", name, "repair"], force).json(order)).await.map(drop)
     }
 
     /// `POST /environments/{name}/repair/finish`.
@@ -133,8 +133,8 @@ impl Center {
     }
 
     /// `POST /environments/{name}/reinstall`.
-    pub async fn reinstall_environment(&self, name: &str, order: &ReinstallOrder) -> Result<(), Error> {
-        self.post_only(&["environments", name, "reinstall"], order).await
+    pub async fn reinstall_environment(&self, name: &str, order: &ReinstallOrder, force: bool) -> Result<(), Error> {
+        self.send(self.admitted(Method::POST, &["environments", name, "reinstall"], force).json(order)).await.map(drop)
     }
 
     /// `POST /environments/{name}/clone`.

@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 use lodge_model::api::ErrorBody;
 use lodge_model::environment::view::{CheckOrder, EnvironmentView, ReinstallOrder, RepairEnd, RepairOrder};
 
-use super::body::Body;
-use super::environments::ask;
+use super::body::{Body, Parameters};
+use super::environments::{Forced, ask};
 use crate::auth::Caller;
 use crate::center::Center;
 use crate::environments::repair::{reinstall, request};
@@ -17,16 +17,17 @@ use crate::fault::Fault;
 /// Open the files of an environment to a clean system, below `/repair`: it is stopped, its disk kept as a snapshot, and a repair environment
 /// started in its place.
 #[utoipa::path(post, path = "/environments/{name}/repair", tag = "user", security(("token" = [])),
-    params(("name" = String, Path, description = "name or id")), request_body = RepairOrder,
+    params(("name" = String, Path, description = "name or id"), Forced), request_body = RepairOrder,
     responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
 pub async fn begin(
     who: Caller,
     State(center): State<Arc<Center>>,
     Path(name): Path<String>,
+    Parameters(forced): Parameters<Forced>,
     Body(order): Body<RepairOrder>,
 ) -> Result<Json<EnvironmentView>, Fault> {
     let now = center.now();
-    ask(&center, move |tx, world| request::begin(tx, world, &who, &name, &order, now)).await
+    ask(&center, move |tx, world| request::begin(tx, world, &who, &name, (&order, forced.force), now)).await
 }
 
 /// End a repair: the environment gets its disk and addresses back, with the contents of the snapshot if asked, and is started.
@@ -60,14 +61,15 @@ pub async fn fsck(
 /// Give an environment a new system. What is on its disk is kept as a snapshot, and shown to the new system at `/old`; what was at `/old`
 /// before goes.
 #[utoipa::path(post, path = "/environments/{name}/reinstall", tag = "user", security(("token" = [])),
-    params(("name" = String, Path, description = "name or id")), request_body = ReinstallOrder,
+    params(("name" = String, Path, description = "name or id"), Forced), request_body = ReinstallOrder,
     responses((status = 200, body = EnvironmentView), (status = "4XX", body = ErrorBody)))]
 pub async fn reinstall(
     who: Caller,
     State(center): State<Arc<Center>>,
     Path(name): Path<String>,
+    Parameters(forced): Parameters<Forced>,
     Body(order): Body<ReinstallOrder>,
 ) -> Result<Json<EnvironmentView>, Fault> {
     let now = center.now();
-    ask(&center, move |tx, world| reinstall::reinstall(tx, world, &who, &name, &order, now)).await
+    ask(&center, move |tx, world| reinstall::reinstall(tx, world, &who, &name, (&order, forced.force), now)).await
 }

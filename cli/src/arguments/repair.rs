@@ -37,11 +37,14 @@ pub struct Repair {
     #[arg(long)]
     pub no_snapshot: bool,
     /// End the repair: the environment gets its disk and address back, and is started.
-    #[arg(long, conflicts_with_all = ["template", "node", "address", "ssh_key", "no_snapshot"])]
+    #[arg(long, conflicts_with_all = ["template", "node", "address", "ssh_key", "no_snapshot", "force"])]
     pub finish: bool,
     /// With --finish: put the disk back to the snapshot that was taken before. What was done in the repair is lost.
     #[arg(long, requires = "finish")]
     pub rollback: bool,
+    /// Even if no node could die any more then without loss, where it does not run now (lodge cluster capacity). For operators.
+    #[arg(long)]
+    pub force: bool,
     /// What is asked before a rollback.
     #[command(flatten)]
     pub confirm: Confirm,
@@ -61,6 +64,9 @@ pub struct Reinstall {
     /// Keep no snapshot first, as where the share has no room for one. Then there is no way back.
     #[arg(long)]
     pub no_snapshot: bool,
+    /// Even if no node could die any more then without loss, where it does not run now (lodge cluster capacity). For operators.
+    #[arg(long)]
+    pub force: bool,
     /// What is asked before it is done.
     #[command(flatten)]
     pub confirm: Confirm,

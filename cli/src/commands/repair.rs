@@ -38,7 +38,7 @@ async fn begin(center: &Center, asked: &Repair, out: &Out) -> Result<()> {
         );
         return out.confirm(asked.confirm, &what, false).map(drop);
     }
-    center.repair(name, &order).await.with_context(|| format!("beginning the repair of {name}"))?;
+    center.repair(name, &order, asked.force).await.with_context(|| format!("beginning the repair of {name}"))?;
     finish(center, name, asked.wait, Goal::Repair, "is being stopped, kept as a snapshot and opened for repair", out).await
 }
 
@@ -93,6 +93,6 @@ pub async fn reinstall(center: &Center, asked: &Reinstall, out: &Out) -> Result<
         return Ok(());
     }
     let order = ReinstallOrder { template: asked.template.clone(), snapshot: !asked.no_snapshot };
-    center.reinstall_environment(name, &order).await.with_context(|| format!("reinstalling {name}"))?;
+    center.reinstall_environment(name, &order, asked.force).await.with_context(|| format!("reinstalling {name}"))?;
     finish(center, name, asked.wait, Goal::Anew(now.epoch), "is stopped, kept as a snapshot and given a new system", out).await
 }

@@ -68,13 +68,13 @@ impl Old {
     }
 }
 
-/// Give it a new system. It is stopped, kept as a snapshot, and started anew.
+/// Give it a new system. It is stopped, kept as a snapshot, and started anew; `force` as for a start, where it does not run.
 pub fn reinstall(
     tx: &Tx,
     world: &World,
     caller: &Caller,
     name: &str,
-    order: &ReinstallOrder,
+    (order, force): (&ReinstallOrder, bool),
     now: Timestamp,
 ) -> Result<EnvironmentView, Fault> {
     let found = snapshots::with_disk(request::find_kept(tx, caller, name)?)?;
@@ -103,6 +103,7 @@ pub fn reinstall(
     environment.template = template;
     environment.spec.template = template_name;
     hand_over(&mut environment);
+    request::admit(tx, world, caller, force, (Some(&before), &environment), now)?;
     reconcile::log(tx, &environment, &format!("{name} is to be reinstalled"), now)?;
     request::finish(tx, world, &before, environment, now)
 }

@@ -15,13 +15,14 @@ use crate::records::NameClaim;
 use crate::store::Tx;
 use crate::templates;
 
-/// Open its files to a clean system: it is stopped, kept as a snapshot, and its next epoch is that of its repair environment.
+/// Open its files to a clean system: it is stopped, kept as a snapshot, and its next epoch is that of its repair environment. `force` as for
+/// its start, where it does not run.
 pub fn begin(
     tx: &Tx,
     world: &World,
     caller: &Caller,
     name: &str,
-    order: &RepairOrder,
+    (order, force): (&RepairOrder, bool),
     now: Timestamp,
 ) -> Result<EnvironmentView, Fault> {
     for key in &order.ssh_keys {
@@ -57,6 +58,7 @@ pub fn begin(
         mended: String::new(),
     });
     hand_over(&mut environment);
+    request::admit(tx, world, caller, force, (Some(&before), &environment), now)?;
     reconcile::log(tx, &environment, &format!("{name} is to be repaired"), now)?;
     request::finish(tx, world, &before, environment, now)
 }

@@ -329,8 +329,10 @@ impl Play {
             1 => request::stop(tx, world, &who, name, now).map(drop),
             2 => request::kill(tx, world, &who, name, now).map(drop),
             3 => request::restart(tx, world, &who, name, true, now).map(drop),
-            5 | 6 => repair::begin(tx, world, &who, name, &RepairOrder { snapshot: what == 5, ..RepairOrder::default() }, now)
-                .map(drop),
+            5 | 6 => {
+                let order = RepairOrder { snapshot: what == 5, ..RepairOrder::default() };
+                repair::begin(tx, world, &who, name, (&order, true), now).map(drop)
+            }
             7 | 8 => repair::finish(tx, world, &who, name, RepairEnd { rollback: what == 8 }, now).map(drop),
             _ => request::destroy(tx, world, &who, name, now).map(drop),
         });

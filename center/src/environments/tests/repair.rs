@@ -42,7 +42,8 @@ impl Rig {
 
     fn begin(&self, order: &RepairOrder) -> Result<EnvironmentView, Fault> {
         let now = at(self.now);
-        let begun = self.store.transact_blocking(|tx| repair::begin(tx, &self.world, &Caller::Operator, "web1", order, now));
+        let begun =
+            self.store.transact_blocking(|tx| repair::begin(tx, &self.world, &Caller::Operator, "web1", (order, false), now));
         self.plan();
         begun
     }
@@ -222,7 +223,14 @@ fn what_cannot_be_repaired_is_told() {
     rig.run(|tx| snapshots::take(tx, &Caller::Operator, "web1", Some("mine"), at(rig.now)).map(drop));
     assert!(asked(plain()).contains("snapshot mine is not done yet"));
     let stranger = rig.store.transact_blocking(|tx| {
-        repair::begin(tx, &rig.world, &Caller::User { name: "bob".into() }, "web1", &RepairOrder::default(), at(rig.now))
+        repair::begin(
+            tx,
+            &rig.world,
+            &Caller::User { name: "bob".into() },
+            "web1",
+            (&RepairOrder::default(), false),
+            at(rig.now),
+        )
     });
     assert!(why(stranger).contains("no environment"));
 }
@@ -262,8 +270,9 @@ fn a_reinstalled_one_is_another_system_until_it_is_rolled_back() {
     rig.run(|tx| tx.put(&Template { name: "other".into(), created: at(1), state: state.clone(), version: 1 }));
     let again = |template: Option<&str>| {
         let (order, now) = (ReinstallOrder { template: template.map(str::to_owned), snapshot: true }, at(rig.now));
-        let asked =
-            rig.store.transact_blocking(|tx| reinstall::reinstall(tx, &rig.world, &Caller::Operator, "web1", &order, now));
+        let asked = rig
+            .store
+            .transact_blocking(|tx| reinstall::reinstall(tx, &rig.world, &Caller::Operator, "web1", (&order, false), now));
         rig.plan();
         asked
     };
