@@ -1,5 +1,6 @@
-//! The promise of a machine that is not emulated: a node's environments serve again within 15 seconds of its last sign of life. The
-//! patience of a cluster of such machines is set for it, and where they are emulated all the same the promise is held to them as well.
+//! The promise of machines that are not emulated: a node's environments serve again within 15 seconds of its last sign of life. The
+//! patience of such machines is set for it. What is waited for by the clock takes as long on machines that are emulated; what processors
+//! do takes longer there, and only that is scaled.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,17 @@ use lodge_model::incident::Step;
 
 use super::{BOOT_LIMIT, Scene, newest, ready_in_center, timeline};
 use crate::{
+    accel::{Accel, Host},
     scenario::{Site, hold},
     tests::{Bench, ask_until},
 };
 
-/// From the last sign of life until it answers, by the center's clock.
-const PROMISED: Duration = Duration::from_secs(15);
+/// From the last sign of life until its environments are given to others, by the center's clock: silence, proofs, fence.
+const DECIDED: Duration = Duration::from_secs(11);
+/// From then until they answer: what remains of the 15 seconds.
+const STARTED: Duration = Duration::from_secs(4);
+/// How many times longer processors take for it on the reference machine, which emulates, than on one that does not: at least.
+const EMULATED: f64 = 3.0;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let site = bench.site()?;
@@ -38,18 +44,30 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     machine.wait_ready(from, BOOT_LIMIT)?;
     ready_in_center(site, &victim)?;
     scene.strike(site)?;
-    let limit = site.rack.host.scale(PROMISED);
-    hold(took <= limit, || format!("it answered {:.1} s after the last sign of life, not within {limit:?}", took.as_secs_f64()))
+    let [decided, started] = took;
+    bench.say(&format!("    decided in {:.1} s, then answering in {:.1} s", decided.as_secs_f64(), started.as_secs_f64()));
+    let limit = work_limit(&bench.site()?.rack.host);
+    hold(decided <= DECIDED, || format!("given to others {decided:?} after the last sign of life, not within {DECIDED:?}"))?;
+    hold(started <= limit, || format!("answering {started:?} after it was given to another node, not within {limit:?}"))
 }
 
-/// Time from the last sign of life until it is reached elsewhere, in an incident after the one that is known.
-fn reachable(site: &Site, node: &str, known: Option<u64>) -> Result<Duration> {
+fn work_limit(host: &Host) -> Duration {
+    match host.accel {
+        Accel::Kvm => STARTED,
+        Accel::Tcg => host.scale(STARTED.mul_f64(EMULATED)),
+    }
+}
+
+/// Times from the last sign of life until it is given to another node, and from then until it is reached there, in an incident after the
+/// one that is known.
+fn reachable(site: &Site, node: &str, known: Option<u64>) -> Result<[Duration; 2]> {
     let limit = site.rack.host.scale(super::TAKEOVER);
     ask_until(limit, "an answer from elsewhere", || {
         let Some(incident) = newest(site, node)?.filter(|incident| Some(incident.id) != known) else { return Ok(None) };
         let at = |step: Step| incident.timeline.iter().find(|entry| entry.step == step).map(|entry| entry.at);
         let Some(reached) = at(Step::Reachable) else { return Ok(None) };
-        let last = at(Step::LastSign).context("the incident does not begin with a last sign of life")?;
-        Ok(Some(reached.duration_since(last).unsigned_abs()))
+        let (last, placed) =
+            at(Step::LastSign).zip(at(Step::Placed)).context("the incident does not tell how it came to that")?;
+        Ok(Some([placed.duration_since(last).unsigned_abs(), reached.duration_since(placed).unsigned_abs()]))
     })
 }
