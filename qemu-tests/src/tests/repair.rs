@@ -38,7 +38,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let data = site.operator.exec(NAME, DATA)?;
     let data = data.lines().last().context("no digest of its data")?.to_owned();
     let broken = Broken { site, hosting: &hosting, id: made.id.to_string(), port, data };
-    let walks: [(&str, fn(&Broken) -> Result<String>); 6] = [
+    let walks: [(&str, Walk); 6] = [
         ("no init, no fstab", no_init),
         ("a full disk, put back once", full_disk),
         ("bytes of ext4 overwritten", overwritten),
@@ -58,6 +58,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     bench.say(&told.join("\n"));
     Ok(())
 }
+
+/// Breaks it, goes the way out, and says what came of it.
+type Walk = fn(&Broken) -> Result<String>;
 
 /// The environment that is broken again and again.
 struct Broken<'a> {
