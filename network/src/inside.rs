@@ -70,7 +70,23 @@ pub fn remove(namespace: &fs::File) -> Result<()> {
     })
 }
 
-/// Loopback and `eth0` are up, with exactly these addresses and default routes.
+/// Loopback is up, and `eth0` is as it has to be before it goes up.
+pub fn prepare(namespace: &fs::File) -> Result<()> {
+    within(namespace, || {
+        runtime()?.block_on(async {
+            let loopback = LinkUnspec::new_with_index(LOOPBACK).up().build();
+            Netlink::connect()?.handle.link().set(loopback).execute().await.context("setting the loopback up")
+        })?;
+        for (key, value) in IPV6 {
+            set_ipv6(NAME, key, value)?;
+        }
+        let arp_notify = Path::new("/proc/sys/net/ipv4/conf").join(NAME).join("arp_notify");
+        fs::write(&arp_notify, "1").with_context(|| format!("writing {}", arp_notify.display()))
+    })
+    .with_context(|| format!("preparing {NAME} inside"))
+}
+
+/// `eth0` is up, with exactly these addresses and default routes.
 pub fn set_up(namespace: &fs::File, plan: &Plan) -> Result<()> {
     within(namespace, || runtime()?.block_on(set_all(plan))).with_context(|| format!("setting {NAME} up inside"))
 }
@@ -118,13 +134,6 @@ async fn set_all(plan: &Plan) -> Result<()> {
     let netlink = Netlink::connect()?;
     let index = index(&netlink).await?;
     let links = netlink.handle.link();
-    let loopback = LinkUnspec::new_with_index(LOOPBACK).up().build();
-    links.set(loopback).execute().await.context("setting the loopback up")?;
-    for (key, value) in IPV6 {
-        set_ipv6(NAME, key, value)?;
-    }
-    let arp_notify = Path::new("/proc/sys/net/ipv4/conf").join(NAME).join("arp_notify");
-    fs::write(&arp_notify, "1").with_context(|| format!("writing {}", arp_notify.display()))?;
     let up = LinkUnspec::new_with_index(index).address(plan.mac.0.to_vec()).up().build();
     links.set(up).execute().await.context("setting it up")?;
     set_addresses(&netlink, index, &plan.addresses).await?;

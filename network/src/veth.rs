@@ -186,6 +186,7 @@ fn connect(pid: u32, spec: &LinkSpec) -> Result<()> {
     let port = thread::scope(|scope| {
         let guarded = scope.spawn(|| guard::set(&guard));
         let made = runtime.block_on(ensure_pair(&netlink, spec.id, &plan, &namespace));
+        let made = made.and_then(|port| inside::prepare(&namespace).map(|()| port));
         guarded.join().map_err(|_| anyhow!("the thread that sets the guard panicked"))??;
         made
     })?;

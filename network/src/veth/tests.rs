@@ -245,6 +245,7 @@ fn what_was_cut_short_is_completed_or_cleared_away() {
                 }
             });
             if cut == 4 {
+                inside::prepare(&namespace).unwrap();
                 inside::set_up(&namespace, &plan).unwrap();
             }
         });
