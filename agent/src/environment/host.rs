@@ -202,12 +202,12 @@ pub enum Action {
     GrowDisk(u64),
     /// Template, disk, overlay: its root.
     Mount(Box<Assignment>),
-    /// Guest files (host name, name servers, keys), control group with limits, console, namespaces: `crun create`.
+    /// Control group with limits, console, namespaces: `crun create`. Guest files (host name, name servers, keys) are begun here.
     Create(Box<Assignment>),
     /// Where nothing of its link is there yet: ask the network whether somebody has its addresses already (`Failed` if so, naming the
     /// address and the answering MAC). Then its link with addresses and guard, whatever of it is there; it announces itself.
     Attach(Box<Assignment>),
-    /// `crun start`.
+    /// The guest files are there and seen to be on the disk, then `crun start`.
     Start,
     /// Change the limits of its control group.
     SetLimits(Limits),

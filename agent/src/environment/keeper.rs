@@ -135,6 +135,8 @@ impl Keeper {
                     changed.context("waiting for orders")?;
                     let orders = wakers.orders.borrow_and_update().clone();
                     if let Some(orders) = orders {
+                        // A look at everything takes a while, and what is ordered need not wait for it.
+                        self.assigned(orders.environments.clone(), BTreeSet::new())?;
                         let found = self.found().await?;
                         self.ordered(orders, found)?;
                     }

@@ -42,6 +42,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use anyhow::Result;
 use lodge_model::drain::Counts;
@@ -67,6 +68,8 @@ pub struct Real {
     disks: Mutex<BTreeMap<EnvironmentId, DiskLock>>,
     /// Who has their addresses; forgotten, it is asked again.
     questions: Mutex<BTreeMap<EnvironmentId, link::Question>>,
+    /// Files on their way into them; forgotten, they are written again.
+    writing: Mutex<BTreeMap<EnvironmentId, JoinHandle<Result<()>>>>,
 }
 
 type DiskLock = Arc<Mutex<()>>;
@@ -87,7 +90,8 @@ impl Real {
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
-        Self { layout, node, boot, templates: Mutex::default(), disks: Mutex::default(), questions: Mutex::default() }
+        let (templates, disks, questions, writing) = Default::default();
+        Self { layout, node, boot, templates, disks, questions, writing }
     }
 
     /// Do something while no other thread does anything with this disk.

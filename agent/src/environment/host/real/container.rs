@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -16,7 +17,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, CPU_PERIOD, Node};
-use super::layout::{BESIDE, BUNDLE, Note, PRIVATE, ROOT, SCRATCH, private_dir};
+use super::layout::{BESIDE, BUNDLE, Note, Notes, PRIVATE, ROOT, SCRATCH, private_dir};
 use super::{Real, guest, look};
 use crate::environment::host::{Container, Limits};
 
@@ -42,7 +43,7 @@ pub(super) struct Init {
 }
 
 impl Real {
-    /// Its files, its control group, its namespaces: everything but the start. The files are on their way to the share while crun works.
+    /// Its control group, its namespaces: everything but the start. Its files are on their way from here on.
     pub(super) fn create(&self, order: &Assignment) -> Result<()> {
         let id = order.id;
         match self.container(id) {
@@ -53,29 +54,12 @@ impl Real {
         if !self.is_mounted(id, ROOT)? {
             bail!("its root is not mounted");
         }
+        self.begin_files(order);
         let on_node = self.layout.on_node(id);
         self.delegate()?;
-        let root = on_node.join(ROOT);
-        let own = if matches!(order.beside, Some(Beside::Repair { .. })) { SCRATCH } else { PRIVATE };
-        let mended: String = self.layout.notes(id).read(Note::Mended).unwrap_or_default();
-        let init = std::thread::scope(|scope| {
-            let written = scope.spawn(|| guest::write(&on_node.join(own), &root, order, &mended));
-            let init = self.create_container(order, &root);
-            written.join().map_err(|_| anyhow!("the thread that writes its files panicked"))??;
-            init
-        })?;
-        let notes = self.layout.notes(id);
-        notes.write(Note::Limits, &look::noted(Limits::from(order)))?;
-        // Last: it says that all of it is here.
-        notes.write(Note::Init, &init)
-    }
-
-    fn create_container(&self, order: &Assignment, root: &Path) -> Result<Init> {
-        let id = order.id;
-        let on_node = self.layout.on_node(id);
         let bundle = on_node.join(BUNDLE);
         private_dir(&bundle)?;
-        let config = config::config(order, &self.node(order, root));
+        let config = config::config(order, &self.node(order, &on_node.join(ROOT)));
         let path = bundle.join("config.json");
         fs::write(&path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("writing {}", path.display()))?;
         let console = (self.layout.console)(id)?;
@@ -85,14 +69,43 @@ impl Real {
         let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
         let pid = pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))?;
         let ticks = process::started(pid).ok_or_else(|| anyhow!("its init ended before it was started"))?;
-        Ok(Init { pid, ticks })
+        let notes = self.layout.notes(id);
+        notes.write(Note::Limits, &look::noted(Limits::from(order)))?;
+        notes.write(Note::Init, &Init { pid, ticks })
+    }
+
+    /// Write its files while other things are done: most of that is waiting for the share.
+    fn begin_files(&self, order: &Assignment) {
+        self.wait_for_files(order.id);
+        let (dir, notes, order) = (self.layout.on_node(order.id), self.layout.notes(order.id), order.clone());
+        let id = order.id;
+        let written = std::thread::spawn(move || write_files(&dir, &notes, &order));
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner).insert(id, written);
+    }
+
+    /// Its files are written, as it was begun or now.
+    pub(super) fn need_files(&self, id: EnvironmentId) -> Result<()> {
+        match self.wait_for_files(id) {
+            Some(written) => written,
+            None => {
+                let notes = self.layout.notes(id);
+                let order: Assignment = notes.read(Note::Order).context("it is not held")?;
+                write_files(&self.layout.on_node(id), &notes, &order)
+            }
+        }
+    }
+
+    /// No thread writes its files any more; how that ended.
+    pub(super) fn wait_for_files(&self, id: EnvironmentId) -> Option<Result<()>> {
+        let written = self.writing.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
+        Some(written.join().unwrap_or_else(|_| Err(anyhow!("the thread that writes its files panicked"))))
     }
 
     /// Let its init run.
     pub(super) fn start(&self, id: EnvironmentId) -> Result<()> {
         match self.container(id) {
             Container::Running { .. } => return Ok(()),
-            Container::Created { .. } => {}
+            Container::Created { .. } => self.need_files(id)?,
             Container::No | Container::Ended { .. } => bail!("there is no container to start"),
         }
         if let Err(error) = self.crun(["start"]).arguments([id.to_string()]).run() {
@@ -230,6 +243,13 @@ impl Real {
 fn open_files() -> u64 {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
     if hard >= OPEN_FILES || setrlimit(Resource::RLIMIT_NOFILE, soft, OPEN_FILES).is_ok() { OPEN_FILES } else { hard }
+}
+
+/// Write what is to be written into an environment with this directory.
+fn write_files(dir: &Path, notes: &Notes, order: &Assignment) -> Result<()> {
+    let own = if matches!(order.beside, Some(Beside::Repair { .. })) { SCRATCH } else { PRIVATE };
+    let mended: String = notes.read(Note::Mended).unwrap_or_default();
+    guest::write(&dir.join(own), &dir.join(ROOT), order, &mended)
 }
 
 fn remove_dir(dir: PathBuf) -> Result<()> {

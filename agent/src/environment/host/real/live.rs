@@ -117,6 +117,7 @@ impl Real {
             .context("comparing the processors of both nodes")?;
         self.ask_early(order);
         self.create(order)?;
+        self.need_files(id)?;
         self.need_addresses(order)?;
         self.end_stub(id)?;
         let (work, root) = (self.work(id), self.layout.on_node(id).join(ROOT));

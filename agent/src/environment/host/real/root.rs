@@ -99,6 +99,9 @@ impl Real {
     /// Flush and unmount everything of it.
     pub(super) fn unmount_root(&self, id: EnvironmentId) -> Result<()> {
         self.thaw(id)?;
+        if let Some(Err(error)) = self.wait_for_files(id) {
+            tracing::warn!("{error:#}");
+        }
         // The newest mount first. A mount may lie on top of another one.
         for target in mounts()?.into_iter().rev().map(|mount| mount.target) {
             if target.starts_with(self.layout.on_node(id)) {
