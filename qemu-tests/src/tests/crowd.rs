@@ -50,14 +50,14 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Have these of them write.
+    /// Have these of them write, whenever they start; each has begun, and nothing of that can be lost.
     pub fn write(&self, site: &Site, of_them: impl Iterator<Item = usize>, pause: &str) -> Result<()> {
         let writer = WRITER.replace("PAUSE", pause);
         for at in of_them {
             let name = &self.names[at];
             let script = format!("cat > /root/writer <<'END'\n{writer}\nEND\n");
-            site.operator
-                .exec(name, &format!("{script}echo 'jw:2:respawn:/bin/sh /root/writer' >> /etc/inittab; telinit q"))?;
+            let start = "echo 'jw:2:respawn:/bin/sh /root/writer' >> /etc/inittab; telinit q";
+            site.operator.exec(name, &format!("{script}{start}; until [ -s /root/journal ]; do sleep 0.1; done; sync"))?;
         }
         Ok(())
     }

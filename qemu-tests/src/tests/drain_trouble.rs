@@ -95,6 +95,11 @@ fn on_again(site: &mut Site, name: &str) -> Result<()> {
     ready_in_center(site, name).map(drop)
 }
 
+/// The center answers once init has started it again.
+fn answers_again(site: &Site) -> Result<()> {
+    ask_until(site.rack.host.scale(AGAIN), "the center again", || Ok(site.operator.nodes().ok().map(drop)))
+}
+
 /// Wait until something is on its way.
 fn under_way(site: &Site, node: &str) -> Result<DrainView> {
     until(site, node, "something on its way", |view| {
@@ -138,8 +143,7 @@ pub fn center_killed(bench: &mut Bench) -> Result<()> {
         let center = site.rack.machine(CENTER)?;
         center.run("kill -9 $(pidof center)").context("killing the center")?;
         let since = Instant::now();
-        let again = || Ok(site.operator.nodes().ok().map(drop));
-        ask_until(site.rack.host.scale(AGAIN), "the center again", again)?;
+        answers_again(site)?;
         crowd.until(site, &format!("all on {takes}"), |found| found.node.as_deref() == Some(&takes))?;
         until(site, &leaves, "its certificate", |view| view.state == DrainState::Drained)?;
         told += &format!("  the center killed {what}: drained {} s later\n", since.elapsed().as_secs());
@@ -247,8 +251,9 @@ pub fn center_gone(bench: &mut Bench) -> Result<()> {
     let off = site.rack.machine(&node)?.wait_off(Duration::from_secs(300));
     let took = since.elapsed();
     center.run(&format!("umount {program}"))?;
-    let back = Instant::now();
     off?;
+    answers_again(site)?;
+    let back = Instant::now();
     hold(took <= Duration::from_secs(60) + BEYOND, || format!("off after {:.0} s", took.as_secs_f64()))?;
     crowd.until(site, &format!("all on {other}"), |found| found.node.as_deref() == Some(&other))?;
     let started = back.elapsed();
