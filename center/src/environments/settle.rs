@@ -145,6 +145,8 @@ fn tell(environment: &mut Environment) {
         && rank(wanted) > rank(place.want)
     {
         place.want = wanted;
+        // What was said before it was told is no answer.
+        environment.report.take_if(|report| report.state == State::Destroyed);
     }
 }
 

