@@ -1,16 +1,16 @@
 //! A noisy neighbour: one environment takes all that it can get, and another one on the same node goes on answering as fast as before.
 //!
-//! The times are taken by a third environment on another node, without and with each load in the same run, so that they are ratios on
-//! whatever machine the rack runs. Without it is half before and half after: that machine has other work at times. The node's own
-//! counters say before and after the measurement that the load is felt.
+//! The machines of a rack share the processors of the host, as those of real racks do not: a load that one of them has makes all of them
+//! slower, wherever it runs. So *before* is measured with the same load in an environment of another node, and what is left is what the
+//! neighbours do to each other. It is asked from outside, through the rack's router. The node's own counters say before and after each
+//! measurement that the load is felt.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, path::PathBuf, process::Command, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{Bench, ask_until, environments::leaves_nothing, isolation::put_probe};
 use crate::{
-    api::Operator,
     hosting::{Hosting, Wanted, address},
     machine::Machine,
     scenario::{Site, hold},
@@ -20,14 +20,13 @@ const NODE: &str = "node1";
 const ELSEWHERE: &str = "node2";
 const QUIET: &str = "quiet";
 const NOISY: &str = "noisy";
-const CLIENT: &str = "client";
-/// An answer may take so many times as long as without the load.
+/// An answer may take so many times as long as with the load on another node.
 const BAR: f64 = 2.0;
 /// A load is felt within this on the reference machine: a disk has to be filled over the network.
 const FELT: Duration = Duration::from_secs(120);
 
 const LOADS: [Load; 6] = [SPIN, MEMORY, FORKS, FLOOD, DISK, INODES];
-/// For how long answers are asked for: before, during and after each.
+/// For how long answers are asked for.
 const LENGTH: Duration = Duration::from_secs(10);
 
 struct Load {
@@ -77,61 +76,70 @@ const INODES: Load = Load {
     felt: 1,
 };
 
-/// How fast the quiet one answers, without and with each load; then nothing is left of all of them.
+/// How fast the quiet one answers, with each load elsewhere and beside it; then nothing is left of all of them.
 pub fn run(bench: &mut Bench) -> Result<()> {
     let probe = (bench.artifacts.probe)()?;
     let site = bench.site()?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let quiet = hosting.create(&site.operator, &Wanted { name: QUIET, memory: "96M", more: &["--node", NODE] })?;
-    hosting.create(&site.operator, &Wanted { name: CLIENT, memory: "96M", more: &["--node", ELSEWHERE] })?;
-    put_probe(&site.operator, CLIENT, &probe)?;
-    let asking = Asking { server: format!("{}:80", address(&quiet)?), millis: LENGTH.as_millis().to_string() };
-    asking.ask(&site.operator).context("before anything else")?;
-    bench.say("  answers of a neighbour, ms:   without: median    p90      with: median    p90    ratio of medians, of p90");
+    let asking = Asking { probe, port: site.rack.forward(address(&quiet)?, 80)? };
+    asking.ask().context("before anything else")?;
+    bench.say("  answers, ms:                  no load:   elsewhere: median    p90    beside: median    p90    ratio of medians, of p90");
     let mut wrong = Vec::new();
     for load in &LOADS {
         let site = bench.site()?;
-        let row = one(site, &hosting, &probe, &asking, load).with_context(|| format!("during {}", load.what))?;
+        let alone = asking.ask()?;
+        let (elsewhere, _) = under(site, &hosting, &asking, load, ELSEWHERE).with_context(|| context(load, ELSEWHERE))?;
+        let (beside, counted) = under(site, &hosting, &asking, load, NODE).with_context(|| context(load, NODE))?;
+        let row = Row { what: load.what, counted, alone, elsewhere, beside };
         bench.say(&row.to_string());
         wrong.extend((!row.holds()).then_some(load.what));
     }
     let site = bench.site()?;
-    site.operator.lodge(&["env", "destroy", QUIET, CLIENT, "--yes", "--wait"])?;
+    site.operator.lodge(&["env", "destroy", QUIET, "--yes", "--wait"])?;
     leaves_nothing(site)?;
     hold(wrong.is_empty(), || format!("a neighbour's answers take more than {BAR} times as long: {}", wrong.join(", ")))
 }
 
-fn one(site: &Site, hosting: &Hosting, probe: &Path, asking: &Asking, load: &Load) -> Result<Row> {
+fn context(load: &Load, node: &str) -> String {
+    format!("with {} on {node}", load.what)
+}
+
+/// How fast the quiet one answers while a load is felt on a node, and what that node counted.
+fn under(site: &Site, hosting: &Hosting, asking: &Asking, load: &Load, on: &str) -> Result<(Times, u64)> {
     let operator = &site.operator;
-    let noisy = hosting.create(operator, &Wanted { name: NOISY, memory: "128M", more: &["--node", NODE] })?;
+    let noisy = hosting.create(operator, &Wanted { name: NOISY, memory: "128M", more: &["--node", on] })?;
     operator.lodge(&["env", "set", NOISY, "--cpus", "1"])?;
-    put_probe(operator, NOISY, probe)?;
-    let before = asking.ask(operator)?;
+    put_probe(operator, NOISY, &asking.probe)?;
     operator.exec(NOISY, &format!("setsid sh -c '{}' >/dev/null 2>&1 </dev/null & true", load.command))?;
-    let (node, id) = (site.rack.machine(NODE)?, noisy.id.to_string());
+    let (node, id) = (site.rack.machine(on)?, noisy.id.to_string());
     let mut counted = 0;
     ask_until(site.rack.host.scale(FELT), &format!("{} felt", load.what), || {
         counted = count(node, load, &id)?;
         Ok((counted >= load.felt).then_some(()))
     })?;
-    let during = asking.ask(operator)?;
+    let times = asking.ask()?;
     hold(count(node, load, &id)? >= load.felt, || "it ended before the answers were measured".into())?;
     operator.lodge(&["env", "kill", NOISY, "--wait"])?;
     operator.lodge(&["env", "destroy", NOISY, "--yes", "--wait"])?;
-    let without = Times::of(&[before, asking.ask(operator)?].join(" "))?;
-    Ok(Row { what: load.what, counted, without, with: Times::of(&during)? })
+    Ok((times, counted))
 }
 
-/// Who asks whom, and for how long.
+/// Who asks, and by which door of the router.
 struct Asking {
-    server: String,
-    millis: String,
+    probe: PathBuf,
+    port: u16,
 }
 
 impl Asking {
-    /// Microseconds of all answers.
-    fn ask(&self, operator: &Operator) -> Result<String> {
-        operator.lodge(&["env", "exec", CLIENT, "--", "/root/probe", "answers", &self.server, &self.millis])
+    fn ask(&self) -> Result<Times> {
+        let server = format!("127.0.0.1:{}", self.port);
+        let asked = Command::new(&self.probe).args(["answers", &server, &LENGTH.as_millis().to_string()]).output();
+        let asked = asked.with_context(|| format!("starting {}", self.probe.display()))?;
+        if !asked.status.success() {
+            bail!("asking {server}: {}", String::from_utf8_lossy(&asked.stderr).trim());
+        }
+        Times::of(&String::from_utf8_lossy(&asked.stdout))
     }
 }
 
@@ -145,13 +153,14 @@ struct Row {
     what: &'static str,
     /// What the node counted when it was felt.
     counted: u64,
-    without: Times,
-    with: Times,
+    alone: Times,
+    elsewhere: Times,
+    beside: Times,
 }
 
 impl Row {
     fn ratios(&self) -> (f64, f64) {
-        (self.with.median / self.without.median, self.with.p90 / self.without.p90)
+        (self.beside.median / self.elsewhere.median, self.beside.p90 / self.elsewhere.p90)
     }
 
     fn holds(&self) -> bool {
@@ -162,12 +171,12 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { what, counted, without, with } = self;
+        let Row { what, counted, alone, elsewhere, beside } = self;
         let (median, p90) = self.ratios();
         write!(
             f,
-            "  {what:32} {:13.1} {:6.1} {:17.1} {:6.1} {median:19.2} {p90:8.2}   ({} and {} answers; counted {counted})",
-            without.median, without.p90, with.median, with.p90, without.count, with.count
+            "  {what:28} {:9.1} {:20.1} {:6.1} {:17.1} {:6.1} {median:19.2} {p90:8.2}   ({} and {} answers; counted {counted})",
+            alone.median, elsewhere.median, elsewhere.p90, beside.median, beside.p90, elsewhere.count, beside.count
         )
     }
 }
@@ -194,16 +203,17 @@ impl Times {
 mod tests {
     use super::*;
 
-    fn row(without: &str, with: &str) -> Row {
-        Row { what: "x", counted: 1, without: Times::of(without).unwrap(), with: Times::of(with).unwrap() }
+    fn row(elsewhere: &str, beside: &str) -> Row {
+        let times = |said: &str| Times::of(said).unwrap();
+        Row { what: "x", counted: 1, alone: times(elsewhere), elsewhere: times(elsewhere), beside: times(beside) }
     }
 
     #[test]
     fn median_and_p90_have_to_hold() {
-        let without = "1000 1000 1000 1000 1000 1000 1000 1000 1000 1000";
-        assert!(row(without, "1900 1900 1900 1900 1900 1900 1900 1900 1900 1900").holds());
-        assert!(!row(without, "1000 1000 1000 1000 1000 2100 2100 2100 2100 2100").holds());
-        assert!(!row(without, "1000 1000 1000 1000 1000 1000 1000 1000 1000 2100").holds());
+        let elsewhere = "1000 1000 1000 1000 1000 1000 1000 1000 1000 1000";
+        assert!(row(elsewhere, "1900 1900 1900 1900 1900 1900 1900 1900 1900 1900").holds());
+        assert!(!row(elsewhere, "1000 1000 1000 1000 1000 2100 2100 2100 2100 2100").holds());
+        assert!(!row(elsewhere, "1000 1000 1000 1000 1000 1000 1000 1000 1000 2100").holds());
         assert!(Times::of("").is_err() && Times::of("x").is_err());
     }
 }
