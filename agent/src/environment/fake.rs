@@ -153,6 +153,9 @@ impl Inner {
             Action::Create(order) => {
                 assert_eq!(found.mounts, Mounts::Whole, "the root is there before the container");
                 assert_eq!(found.container, Container::No, "there is one container");
+                if order.resume.is_some() {
+                    share.checkpoint = None;
+                }
                 self.last_pid += 1;
                 let pid = self.last_pid;
                 found.container = if is_half { Container::Ended { pid: 0 } } else { Container::Created { pid } };

@@ -134,6 +134,10 @@ impl Host for Real {
             Action::Mount(order) => disk(&|| Ok(self.mount_root(order)?))?,
             Action::Create(order) => {
                 self.ask_early(order);
+                if order.resume.is_some() {
+                    // It was to go on from a checkpoint, and starts anew: nobody may go on from before what it writes now.
+                    self.forget_checkpoint(id)?;
+                }
                 self.create(order)?;
             }
             Action::Attach(order) => self.attach_link(order)?,
