@@ -84,6 +84,12 @@ impl Board {
         Self { url, fingerprint, pem: made.cert.pem(), inside, server }
     }
 
+    /// It is unplugged: nobody listens any more.
+    pub async fn unplug(mut self) {
+        self.server.abort();
+        assert!((&mut self.server).await.is_err_and(|error| error.is_cancelled()));
+    }
+
     pub fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap()
     }

@@ -107,9 +107,7 @@ async fn only_the_bmc_that_was_meant_is_given_the_password() {
 #[tokio::test]
 async fn nobody_there_and_no_address_are_told() {
     let (board, redfish) = board(Firmware::Good(0));
-    drop(board);
-    // The server's task ends with the next turn of the runtime.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    board.unplug().await;
     let error = off(&redfish).await.unwrap_err();
     assert!(error.contains("cannot be reached") && error.contains("look at its address"), "{error}");
     for wrong in
