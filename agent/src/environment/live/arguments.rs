@@ -9,9 +9,11 @@ use super::Record;
 
 /// The end of an environment's cable inside.
 const CABLE: &str = "eth0";
+/// Where devices are, on nodes and inside.
+pub const DEV: &str = "/dev/";
 /// The console, as the container engine mounts it.
 pub const CONSOLE: &str = "/dev/console";
-/// Files of the node that may be mounted into an environment, besides those of lxcfs.
+/// Devices of the node that may be mounted into an environment.
 const DEVICES: [&str; 9] =
     [CONSOLE, "/dev/full", "/dev/fuse", "/dev/net/tun", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
 /// Where watched files are looked for by number, when the overlay cannot tell their names.
@@ -52,8 +54,8 @@ pub struct Restore<'a> {
     pub bridge: &'a str,
     /// Where lxcfs shows its files.
     pub lxcfs: &'a Path,
-    /// Its new console; it is also criu's descriptor 0.
-    pub console: &'a Path,
+    /// Where `devices` are to be found, each by its name below `/dev`; its new console is among them, and criu's descriptor 0.
+    pub devices: &'a Path,
     /// Where the number of its init is written.
     pub pid_file: &'a Path,
 }
@@ -62,10 +64,19 @@ pub struct Restore<'a> {
 pub fn external_mounts<'a>(inside: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let is_lxcfs = |name: &str| name.strip_prefix("/proc/").is_some_and(|file| super::super::host::real::LXCFS.contains(&file));
     let mut mounts: Vec<String> =
-        inside.into_iter().filter(|name| DEVICES.contains(name) || is_lxcfs(name)).map(str::to_owned).collect();
+        inside.into_iter().filter(|name| is_device(name) || is_lxcfs(name)).map(str::to_owned).collect();
     mounts.sort();
     mounts.dedup();
     mounts
+}
+
+/// Those of them that are devices, by their names below `/dev`.
+pub fn devices(mounts: &[String]) -> impl Iterator<Item = &str> {
+    mounts.iter().filter(|name| is_device(name)).filter_map(|name| name.strip_prefix(DEV))
+}
+
+fn is_device(name: &str) -> bool {
+    DEVICES.contains(&name)
 }
 
 /// The name of a terminal, as criu has it.
@@ -108,10 +119,10 @@ pub fn restore(places: &Places<'_>, restore: &Restore<'_>, record: &Record) -> V
 
 /// What is mounted there on this node.
 fn outside(mount: &str, restore: &Restore<'_>) -> std::path::PathBuf {
-    match mount.strip_prefix("/proc/") {
-        Some(file) => restore.lxcfs.join("proc").join(file),
-        None if mount == CONSOLE => restore.console.to_owned(),
-        None => mount.into(),
+    match (mount.strip_prefix("/proc/"), mount.strip_prefix(DEV)) {
+        (Some(file), _) => restore.lxcfs.join("proc").join(file),
+        (_, Some(device)) => restore.devices.join(device),
+        _ => mount.into(),
     }
 }
 
@@ -171,6 +182,7 @@ mod tests {
     #[test]
     fn what_comes_from_the_node_is_told_from_what_is_the_environments_own() {
         assert_eq!(record().mounts, ["/dev/console", "/dev/null", "/proc/stat"]);
+        assert_eq!(devices(&record().mounts).collect::<Vec<_>>(), ["console", "null"]);
     }
 
     #[test]
@@ -194,7 +206,7 @@ mod tests {
             port: "env000000000000",
             bridge: "br0",
             lxcfs: Path::new("/var/lib/lxcfs"),
-            console: Path::new("/dev/pts/4"),
+            devices: Path::new("/run/lodge/environments/7/devices"),
             pid_file: Path::new("/run/lodge/environments/7/live/pid"),
         };
         assert_eq!(
@@ -202,8 +214,10 @@ mod tests {
             "restore --restore-detached --pidfile /run/lodge/environments/7/live/pid --images-dir \
              /share/environments/7/checkpoint --work-dir /run/lodge/environments/7/live --log-file restore.log -v2 --root \
              /run/lodge/environments/7/root --action-script /usr/lib/lodge/agent --tcp-established --ext-unix-sk --file-locks \
-             --manage-cgroups=soft --external veth[eth0]:env000000000000@br0 --external mnt[/dev/console]:/dev/pts/4 --external \
-             mnt[/dev/null]:/dev/null --external mnt[/proc/stat]:/var/lib/lxcfs/proc/stat --inherit-fd fd[0]:tty[8803:1e]"
+             --manage-cgroups=soft --external veth[eth0]:env000000000000@br0 --external \
+             mnt[/dev/console]:/run/lodge/environments/7/devices/console --external \
+             mnt[/dev/null]:/run/lodge/environments/7/devices/null --external \
+             mnt[/proc/stat]:/var/lib/lxcfs/proc/stat --inherit-fd fd[0]:tty[8803:1e]"
         );
     }
 }
