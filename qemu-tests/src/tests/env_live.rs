@@ -70,6 +70,9 @@ fn small(site: &Site, hosting: &Hosting) -> Result<Vec<String>> {
         hold(done.way == "live", || format!("it did not move live: {done:?}"))?;
         said.push(told(&done, frozen));
     }
+    // Not only from outside: its node knows which processes are its own now.
+    let inside = site.operator.exec(SMALL, "hostname")?;
+    hold(inside.trim() == SMALL, || format!("exec after a live move says {inside:?}"))?;
     let dir = format!("{}/{}", paths::SHARE_DATA, environment(id));
     let left = site.rack.machine(CENTER)?.run(&format!("ls {dir}"))?;
     hold(!left.contains(CHECKPOINT), || format!("a checkpoint is left on the share: {left}"))?;

@@ -21,8 +21,9 @@ use lodge_sys::program::{Call, Program};
 use lodge_sys::pty;
 
 use super::container::Init;
-use super::layout::{Note, ROOT, private_dir};
+use super::layout::{Note, ROOT, private_dir, remove_file};
 use super::{Container, Real, StepError};
+use crate::durable;
 use crate::environment::live::arguments::{self, CONSOLE, Dump, Places, Restore};
 use crate::environment::live::hook::{Here, read};
 use crate::environment::live::{DRAFT, GROUPS, HERE, RECORD, Record, groups, probe};
@@ -142,8 +143,10 @@ impl Real {
         lodge_network::set_ping_groups(pid.unsigned_abs(), &record.ping_groups)?;
         let notes = self.layout.notes(id);
         notes.write(Note::Started, &record.since)?;
+        let init = Init { pid, ticks };
+        tell_engine(&self.layout.crun.join(id.to_string()), init).context("telling the container engine of its init")?;
         // Last: it says that all of it is here.
-        notes.write(Note::Init, &Init { pid, ticks })
+        notes.write(Note::Init, &init)
     }
 
     /// The init that `create` left waiting; what it waits in stays.
@@ -220,6 +223,20 @@ impl Devices {
     }
 }
 
+/// The container is of another init now, and has been started: crun goes by its own record of it for `exec` and `delete`, `dir/status`
+/// (crun 1.21, src/libcrun/status.c).
+fn tell_engine(dir: &Path, init: Init) -> Result<()> {
+    let path = dir.join("status");
+    let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut status: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&text).with_context(|| format!("understanding {}", path.display()))?;
+    status.insert("pid".into(), init.pid.into());
+    status.insert("process-start-time".into(), init.ticks.into());
+    durable::write(&path, &serde_json::to_vec(&status)?, 0o600)?;
+    // Whoever is created and not started waits there.
+    remove_file(&dir.join("exec.fifo"))
+}
+
 /// What is found of a running environment.
 fn record(order: &Assignment, pid: i32, since: i64) -> Result<Record> {
     let table = format!("/proc/{pid}/mountinfo");
@@ -265,5 +282,29 @@ fn remove(dir: &Path) -> Result<()> {
             Err(error).with_context(|| format!("removing {}", dir.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_told_of_another_init_and_keeps_what_else_it_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(
+            dir.path().join("status"),
+            r#"{"pid": 7, "process-start-time": 1, "cgroup-path": "/env/x", "detached": true}"#,
+        )
+        .unwrap();
+        fs::write(dir.path().join("exec.fifo"), "").unwrap();
+        tell_engine(dir.path(), Init { pid: 815, ticks: 4711 }).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&fs::read(dir.path().join("status")).unwrap()).unwrap();
+        assert_eq!(
+            status,
+            serde_json::json!({"pid": 815, "process-start-time": 4711, "cgroup-path": "/env/x", "detached": true})
+        );
+        assert!(!dir.path().join("exec.fifo").exists());
+        assert!(tell_engine(&dir.path().join("none"), Init { pid: 1, ticks: 1 }).is_err());
     }
 }
