@@ -45,7 +45,8 @@ pub use netlink::Link;
 pub use probe::{LISTEN, Taken, probe, probe_on};
 pub use resolv::write_resolv_conf;
 pub use veth::{
-    LinkSpec, Presence, Traffic, announce, attach, detach, list, look, ping_groups, port_name, set_ping_groups, traffic,
+    Guarded, LinkSpec, Presence, Traffic, announce, attach, detach, guard, list, look, ping_groups, port_name, set_ping_groups,
+    traffic,
 };
 
 /// The bridge of a worker: its uplink and all environments are ports of it, and the node's own address is on it.

@@ -15,6 +15,7 @@ use lodge_model::{
     environment::order::{Address, Assignment},
     ids::{EnvironmentId, hex},
 };
+use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{
     LinkBridgePort, LinkUnspec, LinkVeth,
     packet_route::{
@@ -55,6 +56,8 @@ pub struct LinkSpec {
 pub enum Presence {
     /// Neither link nor guard.
     No,
+    /// Its guard alone: nothing is connected.
+    Guarded,
     /// An `attach` or `detach` was cut short.
     Partly,
     /// `attach` went through.
@@ -87,6 +90,11 @@ impl LinkSpec {
         Self { id: assignment.id, mac: assignment.mac.clone(), addresses: assignment.addresses.clone() }
     }
 
+    fn guard(&self) -> Result<Guard> {
+        let plan = self.plan()?;
+        Ok(Guard { id: self.id, mac: plan.mac, addresses: plan.addresses.iter().map(|(ip, _)| *ip).collect() })
+    }
+
     fn plan(&self) -> Result<Plan> {
         let mut plan = Plan { mac: self.mac.parse()?, addresses: Vec::new(), gateways: Vec::new() };
         for Address { ip, prefix, gateway } in &self.addresses {
@@ -108,10 +116,21 @@ impl LinkSpec {
 
 /// Connect an environment: guard, pair, addresses, routes, links up, announcement (gratuitous ARP and unsolicited NDP advertisements).
 /// `pid` is any process in its network namespace: between `crun create` and `crun start`, the container's init. Idempotent: what is
-/// there is brought to the specification, a pair whose other end is elsewhere is made anew. On an error nothing forged can pass, and
-/// `detach` removes what there is.
-pub fn attach(pid: u32, spec: &LinkSpec) -> Result<()> {
-    connect(pid, spec).with_context(|| format!("connecting environment {} to the network", spec.id))
+/// there is brought to the specification, a pair whose other end is elsewhere is made anew. A guard that was set beforehand is not set again.
+/// On an error nothing forged can pass, and `detach` removes what there is.
+pub fn attach(pid: u32, spec: &LinkSpec, guarded: Option<Guarded>) -> Result<()> {
+    let guarded = guarded.filter(|guarded| guarded.0 == *spec);
+    connect(pid, spec, guarded).with_context(|| format!("connecting environment {} to the network", spec.id))
+}
+
+/// The guard of an environment is set as this says.
+#[derive(Debug)]
+pub struct Guarded(LinkSpec);
+
+/// Set the guard of an environment before there is anything to guard: most of that is waiting for the kernel.
+pub fn guard(spec: &LinkSpec) -> Result<Guarded> {
+    guard::set(&spec.guard()?)?;
+    Ok(Guarded(spec.clone()))
 }
 
 /// Tell the neighbours again where the addresses are. `attach` does so by itself.
@@ -143,11 +162,16 @@ pub fn list() -> Result<BTreeSet<EnvironmentId>> {
 
 /// How much of an environment's link is here.
 pub fn look(id: EnvironmentId) -> Result<Presence> {
-    let end = runtime()?.block_on(async { Netlink::connect()?.find(&port_name(id)).await })?;
+    let name = port_name(id);
+    // Most looks are at what is not there, and that is told by one call.
+    let end = match if_nametoindex(name.as_str()) {
+        Err(Errno::ENODEV) => None,
+        _ => runtime()?.block_on(async { Netlink::connect()?.find(&name).await })?,
+    };
     Ok(match end.as_ref().map(End::read) {
         Some(end) if end.id == Some(id) => Presence::Whole,
         Some(_) => Presence::Partly,
-        None if guard::list()?.contains(&id) => Presence::Partly,
+        None if guard::list()?.contains(&id) => Presence::Guarded,
         None => Presence::No,
     })
 }
@@ -176,15 +200,14 @@ pub fn port_name(id: EnvironmentId) -> String {
     format!("{PREFIX}{}", digits.get(..12).unwrap_or_default())
 }
 
-fn connect(pid: u32, spec: &LinkSpec) -> Result<()> {
+fn connect(pid: u32, spec: &LinkSpec, guarded: Option<Guarded>) -> Result<()> {
     let plan = spec.plan()?;
     let namespace = namespace(pid)?;
-    let guard = Guard { id: spec.id, mac: plan.mac, addresses: plan.addresses.iter().map(|(ip, _)| *ip).collect() };
     let runtime = runtime()?;
     let netlink = runtime.block_on(async { Netlink::connect() })?;
     // A pair that is no port carries nothing: its guard is set meanwhile.
     let port = thread::scope(|scope| {
-        let guarded = scope.spawn(|| guard::set(&guard));
+        let guarded = scope.spawn(|| guarded.map_or_else(|| guard(spec), Ok));
         let made = runtime.block_on(ensure_pair(&netlink, spec.id, &plan, &namespace));
         let made = made.and_then(|port| inside::prepare(&namespace).map(|()| port));
         guarded.join().map_err(|_| anyhow!("the thread that sets the guard panicked"))??;

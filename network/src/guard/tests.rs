@@ -197,7 +197,7 @@ fn what_is_forged_does_not_pass_and_what_is_own_does() {
     let Some(lab) = Lab::bridged() else { return };
     let environment = Space::new();
     let tid = environment.tid;
-    lab.node.run(move || attach(tid, &spec(5)).unwrap());
+    lab.node.run(move || attach(tid, &spec(5), None).unwrap());
     let frames = frames();
     for (sent, arrived) in frames.iter().zip(arrive(&lab, &environment, &frames)) {
         assert_eq!(arrived, sent.passes, "{}", sent.what);
@@ -219,7 +219,7 @@ fn a_guard_follows_a_change_and_without_one_a_port_passes_nothing() {
     let Some(lab) = Lab::bridged() else { return };
     let environment = Space::new();
     let tid = environment.tid;
-    lab.node.run(move || attach(tid, &spec(5)).unwrap());
+    lab.node.run(move || attach(tid, &spec(5), None).unwrap());
     let two =
         || [("first", OWN4), ("second", OTHER4)].map(|(what, from)| Sent { what, frame: udp4(OWN, from, 1000), passes: true });
     let allow = |addresses: &'static [Ipv4Addr]| {

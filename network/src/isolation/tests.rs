@@ -11,7 +11,7 @@ fn environments_cannot_be_found_while_they_are_isolated_and_nothing_else_changes
     let environment = Space::new();
     let (link, pid) = (spec(5), environment.tid);
     let address = link.addresses[0].ip;
-    lab.node.run(move || attach(pid, &link).unwrap());
+    lab.node.run(move || attach(pid, &link, None).unwrap());
     let is_found = move || !probe(&[address]).unwrap().is_empty();
     let isolate = |isolated| lab.node.run(move || (set_isolated(isolated).unwrap(), is_isolated().unwrap()).1);
     assert!(other.run(is_found));

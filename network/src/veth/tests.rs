@@ -31,7 +31,7 @@ fn claims(socket: &PacketSocket, count: usize) -> BTreeSet<(IpAddr, String)> {
 
 fn attach_on(lab: &Lab, environment: &Space, number: u8) {
     let tid = environment.tid;
-    lab.node.run(move || attach(tid, &spec(number)).unwrap());
+    lab.node.run(move || attach(tid, &spec(number), None).unwrap());
 }
 
 /// A connection from one space to an address in another one.
@@ -106,7 +106,7 @@ fn the_link_goes_with_the_namespace_and_the_guard_is_told_of() {
             }
         });
     });
-    assert_eq!(lab.node.run(|| (list().unwrap(), look(spec(5).id).unwrap())), ([spec(5).id].into(), Presence::Partly));
+    assert_eq!(lab.node.run(|| (list().unwrap(), look(spec(5).id).unwrap())), ([spec(5).id].into(), Presence::Guarded));
     lab.node.run(|| detach(spec(5).id).unwrap());
     assert!(lab.node.run(|| list().unwrap()).is_empty());
 }
@@ -140,12 +140,12 @@ fn what_cannot_be_is_refused_by_name() {
     let refused = |change: fn(&mut LinkSpec)| {
         let mut spec = spec(5);
         change(&mut spec);
-        format!("{:#}", attach(std::process::id(), &spec).unwrap_err())
+        format!("{:#}", attach(std::process::id(), &spec, None).unwrap_err())
     };
     assert!(refused(|spec| spec.mac = "x".into()).contains("\"x\" is not a hardware address"));
     assert!(refused(|spec| spec.addresses[0].prefix = 33).contains("10.99.0.5/33"));
     assert!(refused(|spec| spec.addresses[0].gateway = spec.addresses[1].gateway).contains("gateway of 10.99.0.5"));
-    let nobody = format!("{:#}", attach(u32::MAX, &spec(5)).unwrap_err());
+    let nobody = format!("{:#}", attach(u32::MAX, &spec(5), None).unwrap_err());
     assert!(nobody.contains(&spec(5).id.to_string()) && nobody.contains("/proc/4294967295/ns/net"), "{nobody}");
 }
 
@@ -154,7 +154,7 @@ fn without_a_bridge_the_error_says_who_makes_it() {
     let Some(lab) = Lab::new() else { return };
     let environment = Space::new();
     let tid = environment.tid;
-    let error = lab.node.run(move || format!("{:#}", attach(tid, &spec(5)).unwrap_err()));
+    let error = lab.node.run(move || format!("{:#}", attach(tid, &spec(5), None).unwrap_err()));
     assert!(error.contains("there is no bridge br0: `agent network` makes it"), "{error}");
 }
 
@@ -170,7 +170,7 @@ fn many_are_connected_and_disconnected_at_once() {
             thread::scope(|scope| numbered.iter().for_each(|(tid, number)| drop(scope.spawn(move || work(*tid, *number)))));
         });
     };
-    at_once(|tid, number| attach(tid, &spec(number)).unwrap());
+    at_once(|tid, number| attach(tid, &spec(number), None).unwrap());
     assert_eq!(lab.node.run(|| list().unwrap().len()), 8);
     for (space, number) in environments.iter().zip(20..) {
         assert!(connects(&lab.world, space, &format!("10.99.0.{number}")), "{number}");
@@ -215,7 +215,7 @@ fn an_environment_moves_to_another_node_with_its_address() {
     }
     lab.node.run(|| detach(spec(5).id).unwrap());
     let tid = after.tid;
-    other.run(move || attach(tid, &spec(5)).unwrap());
+    other.run(move || attach(tid, &spec(5), None).unwrap());
     // Whoever has spoken with it goes on at once, also who was on the same node.
     for address in ["10.99.0.5", "2001:db8::5"] {
         assert!(connects(&lab.world, &after, address) && connects(&neighbour, &after, address), "{address} after");
@@ -253,7 +253,8 @@ fn what_was_cut_short_is_completed_or_cleared_away() {
     for cut in 0..=4 {
         let environment = Space::new();
         make(cut, environment.tid);
-        assert_eq!(lab.node.run(|| look(spec(5).id).unwrap()), Presence::Partly, "cut {cut}");
+        let expected = if cut == 0 { Presence::Guarded } else { Presence::Partly };
+        assert_eq!(lab.node.run(|| look(spec(5).id).unwrap()), expected, "cut {cut}");
         attach_on(&lab, &environment, 5);
         assert_eq!(lab.node.run(|| look(spec(5).id).unwrap()), Presence::Whole, "cut {cut}");
         assert!(connects(&lab.world, &environment, "10.99.0.5"), "cut {cut}");
@@ -293,7 +294,7 @@ fn the_namespace_may_belong_to_a_user_namespace() {
     let Some(lab) = Lab::bridged() else { return };
     let container = Container::new(&lab.node);
     let pid = container.0.id();
-    lab.node.run(move || attach(pid, &spec(5)).unwrap());
+    lab.node.run(move || attach(pid, &spec(5), None).unwrap());
     for address in ["10.99.0.5:80", "[2001:db8::5]:80"] {
         let address: SocketAddr = address.parse().unwrap();
         let error = lab.world.run(move || TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap_err());

@@ -66,8 +66,8 @@ pub struct Real {
     templates: Mutex<()>,
     /// Held while a disk is copied, attached, mounted or let go of: tasks and steps come from different threads.
     disks: Mutex<BTreeMap<EnvironmentId, DiskLock>>,
-    /// Who has their addresses; forgotten, it is asked again.
-    questions: Mutex<BTreeMap<EnvironmentId, link::Question>>,
+    /// What was begun for their links; forgotten, it is done again.
+    links: Mutex<BTreeMap<EnvironmentId, link::Begun>>,
     /// Files on their way into them; forgotten, they are written again.
     writing: Mutex<BTreeMap<EnvironmentId, JoinHandle<Result<()>>>>,
 }
@@ -90,8 +90,8 @@ impl Real {
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
-        let (templates, disks, questions, writing) = Default::default();
-        Self { layout, node, boot, templates, disks, questions, writing }
+        let (templates, disks, links, writing) = Default::default();
+        Self { layout, node, boot, templates, disks, links, writing }
     }
 
     /// Do something while no other thread does anything with this disk.
@@ -125,7 +125,7 @@ impl Host for Real {
         match action {
             Action::FetchTemplate(template) => self.fetch_template(template, progress)?,
             Action::Hold(order) => {
-                self.ask_early(order);
+                self.begin_link(order);
                 disk(&|| self.hold(order))?;
             }
             Action::MakeDisk => disk(&|| Ok(self.make_disk(id)?))?,
@@ -133,7 +133,7 @@ impl Host for Real {
             Action::GrowDisk(size) => disk(&|| self.grow_disk(id, *size))?,
             Action::Mount(order) => disk(&|| Ok(self.mount_root(order)?))?,
             Action::Create(order) => {
-                self.ask_early(order);
+                self.begin_link(order);
                 if order.resume.is_some() {
                     // It was to go on from a checkpoint, and starts anew: nobody may go on from before what it writes now.
                     self.forget_checkpoint(id)?;

@@ -183,6 +183,7 @@ impl Real {
         if let Some(left) = self.mounted(id)?.first() {
             return Err(anyhow!("its {left} is still mounted").into());
         }
+        self.forget_link(id)?;
         if self.layout.on_share(id).exists() {
             let mine = self.record(id, epoch);
             if self.owner(id)?.as_ref() == Some(&mine) {

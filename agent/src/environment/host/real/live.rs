@@ -14,7 +14,7 @@ use lodge_model::environment::order::Assignment;
 use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
 use lodge_model::live::Probe;
-use lodge_network::{BRIDGE, LinkSpec, NO_PING_GROUPS};
+use lodge_network::{BRIDGE, NO_PING_GROUPS};
 use lodge_sys::mount::{MsFlags, bind, remount, unmount};
 use lodge_sys::process;
 use lodge_sys::program::{Call, Program};
@@ -22,6 +22,7 @@ use lodge_sys::pty;
 
 use super::container::Init;
 use super::layout::{Note, ROOT, private_dir, remove_file};
+use super::link::connect;
 use super::{Container, Real, StepError};
 use crate::durable;
 use crate::environment::live::arguments::{self, CONSOLE, Dump, Places, Restore};
@@ -119,10 +120,10 @@ impl Real {
             .arguments([images])
             .run()
             .context("comparing the processors of both nodes")?;
-        self.ask_early(order);
+        self.begin_link(order);
         self.create(order)?;
         self.need_files(id)?;
-        self.need_addresses(order)?;
+        let guarded = self.need_addresses(order)?;
         self.end_stub(id)?;
         let (work, root) = (self.work(id), self.layout.on_node(id).join(ROOT));
         let pid_file = work.join("pid");
@@ -139,7 +140,7 @@ impl Real {
         let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
         let pid: i32 = pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))?;
         let ticks = process::started(pid).ok_or_else(|| anyhow!("its init ended at once"))?;
-        lodge_network::attach(pid.unsigned_abs(), &LinkSpec::of(order))?;
+        connect(pid, order, guarded)?;
         lodge_network::set_ping_groups(pid.unsigned_abs(), &record.ping_groups)?;
         let notes = self.layout.notes(id);
         notes.write(Note::Started, &record.since)?;

@@ -36,7 +36,8 @@ impl Real {
         let loops = self.loops_of(id)?;
         let mounted = self.mounted(id)?;
         let container = self.container(id);
-        let link = lodge_network::look(id)? != Presence::No;
+        let presence = lodge_network::look(id)?;
+        let link = matches!(presence, Presence::Partly | Presence::Whole);
         let disk = match (loops.first(), notes.read(Note::Checked)) {
             (None, _) => Disk::No,
             (Some(device), _) if is_blank(device) => Disk::Blank,
@@ -48,6 +49,7 @@ impl Real {
         left.extend((container != Container::No).then(|| "container".to_owned()));
         left.extend(cgroup.exists().then(|| "control group".to_owned()));
         left.extend(link.then(|| "network link".to_owned()));
+        left.extend((presence == Presence::Guarded).then(|| "network guard".to_owned()));
         left.extend(self.layout.on_node(id).exists().then(|| format!("directory {}", self.layout.on_node(id).display())));
         Ok(Found {
             held: notes.read(Note::Order),

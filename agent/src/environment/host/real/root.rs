@@ -41,11 +41,13 @@ impl Real {
         let at = |name: &str| self.layout.on_node(id).join(name);
         let device = self.loop_of(id)?.context("its disk is not attached")?;
         let map = IdMap::new(IdRange { base: order.id_base, count: IDS })?;
-        if !self.is_mounted(id, LOWER)? {
+        let mounted = self.mounted(id)?;
+        let lacks = |name: &str| !mounted.iter().any(|mounted| mounted == name);
+        if lacks(LOWER) {
             private_dir(&at(LOWER))?;
             self.clone_template(&order.template.digest)?.map_ids(&map)?.attach(&at(LOWER))?;
         }
-        if !self.is_mounted(id, PRIVATE)? {
+        if lacks(PRIVATE) {
             if self.layout.notes(id).read::<u64>(Note::Checked).is_none() {
                 bail!("its disk has not been checked");
             }
@@ -58,9 +60,9 @@ impl Real {
         loopdev::set_read_ahead(&device.path, READ_AHEAD)?;
         let own = match &order.beside {
             None => PRIVATE,
-            Some(beside) => self.mount_beside(order, beside, &map)?,
+            Some(beside) => self.mount_beside(order, beside, &map, &lacks)?,
         };
-        if !self.is_mounted(id, ROOT)? {
+        if lacks(ROOT) {
             private_dir(&at(ROOT))?;
             with_file_owner(order.id_base, || overlay(&at(LOWER), &at(own), Trust::SetId)?.attach(&at(ROOT)))?;
         }
@@ -68,25 +70,31 @@ impl Real {
     }
 
     /// The root that it is shown besides. Where its own is kept.
-    fn mount_beside(&self, order: &Assignment, beside: &Beside, map: &IdMap) -> Result<&'static str> {
+    fn mount_beside(
+        &self,
+        order: &Assignment,
+        beside: &Beside,
+        map: &IdMap,
+        lacks: &dyn Fn(&str) -> bool,
+    ) -> Result<&'static str> {
         let id = order.id;
         let at = |name: &str| self.layout.on_node(id).join(name);
         let (layers, own) = match beside {
             Beside::Repair { .. } => (at(PRIVATE), SCRATCH),
             Beside::Old { generation, .. } => (set_aside(order.id_base, &at(PRIVATE), *generation)?, PRIVATE),
         };
-        if own == SCRATCH && !self.is_mounted(id, SCRATCH)? {
+        if own == SCRATCH && lacks(SCRATCH) {
             private_dir(&at(SCRATCH))?;
             // The rest of its memory is for its processes.
             let size = (order.memory / 2).to_string();
             let options = [("source", "lodge"), ("size", size.as_str()), ("mode", "0755")];
             Tree::new("tmpfs", &options, false, Trust::Data)?.map_ids(map)?.attach(&at(SCRATCH))?;
         }
-        if !self.is_mounted(id, BESIDE_LOWER)? {
+        if lacks(BESIDE_LOWER) {
             private_dir(&at(BESIDE_LOWER))?;
             self.clone_template(&beside.template().digest)?.map_ids(map)?.attach(&at(BESIDE_LOWER))?;
         }
-        if !self.is_mounted(id, BESIDE)? {
+        if lacks(BESIDE) {
             private_dir(&at(BESIDE))?;
             with_file_owner(order.id_base, || {
                 show_found(&layers)?;
