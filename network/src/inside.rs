@@ -40,9 +40,6 @@ pub const NAME: &str = "eth0";
 /// not pass the guard. They are the environment's alone (they were probed), so nothing waits for duplicate detection.
 const IPV6: [(&str, &str); 4] = [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("ndisc_notify", "1")];
 
-/// Which groups may open ICMP sockets.
-const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
-
 /// Kernel indices of what `eth0` is paired with (0: with nothing) and of `eth0`; `None` where there is none.
 pub fn peer(namespace: &fs::File) -> Result<Option<(u32, u32)>> {
     within(namespace, || {
@@ -105,18 +102,8 @@ pub fn announce(namespace: &fs::File, plan: &Plan) -> Result<()> {
     })
 }
 
-/// See `veth::ping_groups`.
-pub fn ping_groups(namespace: &fs::File) -> Result<String> {
-    within(namespace, || Ok(fs::read_to_string(PING_GROUPS)?.trim().to_owned()))
-}
-
-/// See `veth::set_ping_groups`.
-pub fn set_ping_groups(namespace: &fs::File, groups: &str) -> Result<()> {
-    within(namespace, || Ok(fs::write(PING_GROUPS, groups)?))
-}
-
 /// Run on a thread inside the namespace.
-fn within<T: Send>(namespace: &fs::File, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn within<T: Send>(namespace: &fs::File, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let enter = || {
         setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).context("entering the network namespace")?;
         work()

@@ -29,6 +29,7 @@ mod isolation;
 mod netlink;
 mod probe;
 mod resolv;
+mod settings;
 mod veth;
 
 use std::{convert::Infallible, net::IpAddr};
@@ -44,16 +45,11 @@ pub use isolation::{is_isolated, set_isolated};
 pub use netlink::Link;
 pub use probe::{LISTEN, Taken, probe, probe_on};
 pub use resolv::write_resolv_conf;
-pub use veth::{
-    Guarded, LinkSpec, Presence, Traffic, announce, attach, detach, guard, list, look, ping_groups, port_name, set_ping_groups,
-    traffic,
-};
+pub use settings::{NO_PING_GROUPS, PING_GROUPS, WINDOW_SCALING, set_setting, set_settings, settings};
+pub use veth::{Guarded, LinkSpec, Presence, Traffic, announce, attach, detach, guard, list, look, port_name, traffic};
 
 /// The bridge of a worker: its uplink and all environments are ports of it, and the node's own address is on it.
 pub const BRIDGE: &str = "br0";
-
-/// What `set_ping_groups` takes for nobody: the kernel's default.
-pub const NO_PING_GROUPS: &str = "1 0";
 
 use netlink::Netlink;
 

@@ -184,16 +184,6 @@ pub fn traffic(id: EnvironmentId) -> Result<Option<Traffic>> {
     Ok(stats.map(|stats| Traffic { rx: stats.tx_bytes, tx: stats.rx_bytes }))
 }
 
-/// The groups whose members may ping (`net.ipv4.ping_group_range`), as ids of this machine. `pid` is any process in the namespace.
-pub fn ping_groups(pid: u32) -> Result<String> {
-    inside::ping_groups(&namespace(pid)?).context("reading who may ping")
-}
-
-/// Set them, with the text that `ping_groups` gave or `NO_PING_GROUPS`.
-pub fn set_ping_groups(pid: u32, groups: &str) -> Result<()> {
-    inside::set_ping_groups(&namespace(pid)?, groups).context("setting who may ping")
-}
-
 /// Name of the host's end.
 pub fn port_name(id: EnvironmentId) -> String {
     let digits = hex(id.0.as_bytes());
@@ -224,7 +214,7 @@ fn connect(pid: u32, spec: &LinkSpec, guarded: Option<Guarded>) -> Result<()> {
     })
 }
 
-fn namespace(pid: u32) -> Result<File> {
+pub(crate) fn namespace(pid: u32) -> Result<File> {
     let path = format!("/proc/{pid}/ns/net");
     File::open(&path).with_context(|| format!("opening {path}"))
 }

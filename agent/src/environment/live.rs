@@ -19,6 +19,8 @@ pub mod hook;
 pub mod node;
 pub mod probe;
 
+use std::collections::BTreeMap;
+
 use lodge_model::ids::EnvironmentId;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +47,6 @@ pub struct Record {
     pub mounts: Vec<String>,
     /// Device and file system of the console, as criu names them.
     pub console: Option<String>,
-    /// Who may ping, as ids of the node; criu 4.1 takes them for the environment's own.
-    pub ping_groups: String,
+    /// Settings of its network namespace (`lodge_network::settings`).
+    pub settings: BTreeMap<String, String>,
 }

@@ -32,6 +32,8 @@ const TEMPLATE: &str = "debian-13";
 const NESTED: &str = "setsid unshare --net sleep 10000 > /dev/null 2>&1 < /dev/null & sleep 1; echo started";
 /// systemd and its services are up, and its node has looked at it since, within this on the reference machine.
 const BOOT: Duration = Duration::from_secs(180);
+/// A setting of its network that nobody sets by himself.
+const SETTING: &str = "/proc/sys/net/ipv4/tcp_keepalive_time";
 /// Between two questions.
 const PACE: Duration = Duration::from_millis(100);
 /// The connection is asked with every such question of the session: its server closes after a thousand, and after a minute without any.
@@ -63,13 +65,17 @@ fn small(site: &Site, hosting: &Hosting) -> Result<Vec<String>> {
     let mut session = Session::open(hosting, ssh, site.rack.host)?;
     let mut connection = Connection::open(web, site.rack.host)?;
     let mut said = Vec::new();
+    hosting.ssh(&site.rack, ssh, &format!("echo 4711 > {SETTING}"))?;
     for _ in 0..2 {
         let order = ["env", "move", SMALL, "--live", "--wait"];
         let frozen = while_asked(site, &order, &mut session, Some(&mut connection))?;
         let done = arrived(site, SMALL)?;
         hold(done.way == "live", || format!("it did not move live: {done:?}"))?;
+        goes_on(&done, frozen)?;
         said.push(told(&done, frozen));
     }
+    let setting = hosting.ssh(&site.rack, ssh, &format!("cat {SETTING}"))?;
+    hold(setting.trim() == "4711", || format!("{SETTING} is {setting:?} after two moves"))?;
     // Not only from outside: its node knows which processes are its own now.
     let inside = site.operator.exec(SMALL, "hostname")?;
     hold(inside.trim() == SMALL, || format!("exec after a live move says {inside:?}"))?;
@@ -119,12 +125,21 @@ fn drained(site: &Site, hosting: &Hosting) -> Result<String> {
     hold(done.way == "live" && verdict == Some(Verdict::MovedLive), || {
         format!("planned as {planned:?}, it moved as {done:?}")
     })?;
+    goes_on(&done, frozen)?;
     let state =
         hosting.ssh(&site.rack, ssh, "systemctl is-system-running || true; systemctl restart cron && loginctl list-users")?;
     hold(state.starts_with("running\n") && state.contains("root"), || format!("after its move systemd says {state:?}"))?;
     site.operator.lodge(&["node", "undrain", &node])?;
     site.operator.lodge(&["env", "destroy", DEBIAN, "--yes", "--wait"])?;
     Ok(format!("{TEMPLATE}, its node drained: {} ({})", told(&done, frozen), done.because))
+}
+
+/// Who waits for an answer has it soon after: a question that was lost is put again after twice the time at most (RFC 6298, 5.5). The
+/// rack's router does not scale its windows, and such a connection is easily broken by a move in a way that only slows it down.
+fn goes_on(done: &MoveView, frozen: Duration) -> Result<()> {
+    let gap = Duration::from_millis(done.gap_ms.context("the gap is not told")?);
+    let limit = gap * 2 + Duration::from_secs(10);
+    hold(frozen <= limit, || format!("away for {gap:?}, but an answer in the ssh session took {frozen:?}"))
 }
 
 fn told(done: &MoveView, frozen: Duration) -> String {

@@ -159,6 +159,7 @@ fn text(path: &Path) -> String {
 mod tests {
     use super::*;
     use lodge_model::ids::EnvironmentId;
+    use std::collections::BTreeMap;
     use uuid::Uuid;
 
     fn record() -> Record {
@@ -168,7 +169,7 @@ mod tests {
             since: 1,
             mounts: external_mounts(["/", "/proc/stat", "/dev", "/dev/null", "/dev/console", "/proc", "/proc/stat", "/home"]),
             console: Some(terminal(0x8803, 0x1e)),
-            ping_groups: "196608\t262142".into(),
+            settings: BTreeMap::new(),
         }
     }
 

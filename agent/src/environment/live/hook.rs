@@ -3,7 +3,7 @@
 //! | moment | what |
 //! |---|---|
 //! | `post-dump` | everything is written, and the processes still stand: only when the checkpoint is whole they are ended |
-//! | `post-setup-namespaces` | the control groups are made before processes come into them |
+//! | `post-setup-namespaces` | the control groups are made before processes come into them, and connections find their network prepared |
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use crate::durable;
 pub const MOMENT: &str = "CRTOOLS_SCRIPT_ACTION";
 /// Where the images are.
 const IMAGES: &str = "CRTOOLS_IMAGE_DIR";
+/// Its init, as the node numbers it.
+const INIT: &str = "CRTOOLS_INIT_PID";
 
 /// Where the environment is on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +37,11 @@ pub fn run(moment: &str) -> Result<()> {
         || -> Result<PathBuf> { Ok(std::env::var_os(IMAGES).context("criu does not say where its images are")?.into()) };
     match moment {
         "post-dump" => seal(&images()?),
-        "post-setup-namespaces" => make_groups(&images()?),
+        "post-setup-namespaces" => {
+            make_groups(&images()?)?;
+            let init = std::env::var(INIT).ok().and_then(|pid| pid.parse().ok());
+            unscaled(init.context("criu does not say which its init is")?)
+        }
         _ => Ok(()),
     }
 }
@@ -60,6 +66,13 @@ fn make_groups(images: &Path) -> Result<()> {
     groups::restore(&here.cgroup, &groups)
 }
 
+/// A connection whose other end does not scale windows gets no word about that from criu, and would be made again with whatever this
+/// kernel begins a connection with: its window would be told 16,384 times too small. So connections begin without scaling, and criu says
+/// the scale of those that have one. The setting is put back with the others.
+fn unscaled(init: u32) -> Result<()> {
+    lodge_network::set_setting(init, lodge_network::WINDOW_SCALING, "0")
+}
+
 /// A file of a checkpoint.
 pub fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
@@ -70,6 +83,7 @@ pub fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 mod tests {
     use super::*;
     use lodge_model::ids::EnvironmentId;
+    use std::collections::BTreeMap;
     use uuid::Uuid;
 
     #[test]
@@ -83,7 +97,7 @@ mod tests {
             since: 1,
             mounts: Vec::new(),
             console: None,
-            ping_groups: "1\t0".into(),
+            settings: BTreeMap::new(),
         };
         let here = Here { cgroup: dir.path().join("group"), kept: dir.path().join("kept.json") };
         assert!(seal(&images).is_err() && !here.kept.exists());

@@ -14,7 +14,7 @@ use lodge_model::environment::order::Assignment;
 use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
 use lodge_model::live::Probe;
-use lodge_network::{BRIDGE, NO_PING_GROUPS};
+use lodge_network::{BRIDGE, NO_PING_GROUPS, PING_GROUPS};
 use lodge_sys::mount::{MsFlags, bind, remount, unmount};
 use lodge_sys::process;
 use lodge_sys::program::{Call, Program};
@@ -54,7 +54,7 @@ impl Real {
             // They run on: the checkpoint is of no use, and what was changed for it is changed back.
             self.forget_checkpoint(id)?;
             cgroup.write("cgroup.freeze", "0")?;
-            lodge_network::set_ping_groups(pid.unsigned_abs(), &record.ping_groups)?;
+            carry_settings(pid, &record)?;
         }
         Ok(written?)
     }
@@ -70,7 +70,8 @@ impl Real {
         write(&images.join(DRAFT), record)?;
         self.prepare(id, &images)?;
         criu(["cpuinfo", "dump", "--images-dir"]).arguments([&images]).run()?;
-        lodge_network::set_ping_groups(pid.unsigned_abs(), NO_PING_GROUPS)?;
+        // criu 4.1 reads them as ids of the node and sets them as the environment's own.
+        lodge_network::set_setting(pid.unsigned_abs(), PING_GROUPS, NO_PING_GROUPS)?;
         let (work, root) = (self.work(id), self.layout.on_node(id).join(ROOT));
         let places = Places { images: &images, work: &work, root: &root, hook: &self.layout.hook };
         let arguments = arguments::dump(&places, &Dump { init: pid, cgroup: &cgroup }, record);
@@ -141,7 +142,7 @@ impl Real {
         let pid: i32 = pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))?;
         let ticks = process::started(pid).ok_or_else(|| anyhow!("its init ended at once"))?;
         connect(pid, order, guarded)?;
-        lodge_network::set_ping_groups(pid.unsigned_abs(), &record.ping_groups)?;
+        carry_settings(pid, &record)?;
         let notes = self.layout.notes(id);
         notes.write(Note::Started, &record.since)?;
         let init = Init { pid, ticks };
@@ -251,8 +252,17 @@ fn record(order: &Assignment, pid: i32, since: i64) -> Result<Record> {
         }
         false => None,
     };
-    let ping_groups = lodge_network::ping_groups(pid.unsigned_abs())?;
-    Ok(Record { environment: order.id, epoch: order.epoch, since, mounts, console, ping_groups })
+    let settings = lodge_network::settings(pid.unsigned_abs())?;
+    Ok(Record { environment: order.id, epoch: order.epoch, since, mounts, console, settings })
+}
+
+/// Its network namespace gets the settings that it had.
+fn carry_settings(pid: i32, record: &Record) -> Result<()> {
+    let refused = lodge_network::set_settings(pid.unsigned_abs(), &record.settings)?;
+    if !refused.is_empty() {
+        tracing::warn!("environment {}: settings that this node does not take: {}", record.environment, refused.join(", "));
+    }
+    Ok(())
 }
 
 fn criu<I, A>(arguments: I) -> Call
