@@ -43,8 +43,7 @@ impl Default for Settings {
             moves_per_source: 4,
             moves_per_target: 4,
             moves_per_cluster: 16,
-            // Live moves have not gone well on the nodes that are shipped; see decision 0024.
-            move_by: MoveBy::Restart,
+            move_by: MoveBy::Auto,
             patience: 1,
             spare: true,
             lease_wait: 0,

@@ -8,16 +8,9 @@ use crate::environments::drain::way::Way;
 use crate::environments::records::{Asked, Move};
 
 impl Play {
-    /// The cluster moves live what can be.
-    fn auto(environments: u32, rooms: &[u64]) -> Self {
-        let mut play = Self::new(environments, rooms);
-        play.cluster.settings.move_by = MoveBy::Auto;
-        play
-    }
-
     /// One environment that is to move live, told to keep its processes.
     fn suspended() -> Self {
-        let mut play = Self::auto(1, &[2000, 2000]);
+        let mut play = Self::new(1, &[2000, 2000]);
         let now = at(play.now);
         play.only().moving = Some(Move {
             from: node_id(1),
@@ -125,7 +118,7 @@ fn a_checkpoint_is_of_no_use_after_any_other_epoch() {
 
 #[test]
 fn a_drain_at_its_deadline_takes_no_time_for_it() {
-    let mut play = Play::auto(1, &[]);
+    let mut play = Play::new(1, &[]);
     play.drain();
     play.settle();
     play.only().moving.as_mut().unwrap().by = MoveBy::Live;
@@ -137,7 +130,7 @@ fn a_drain_at_its_deadline_takes_no_time_for_it() {
 
 #[test]
 fn a_drain_shows_who_has_kept_its_processes() {
-    let mut play = Play::auto(1, &[2000]);
+    let mut play = Play::new(1, &[2000]);
     play.can();
     play.drain();
     play.settle();
@@ -150,14 +143,14 @@ fn a_drain_shows_who_has_kept_its_processes() {
 
 #[test]
 fn a_drain_goes_live_by_itself_only_where_it_is_known_to_go() {
-    let mut play = Play::auto(1, &[2000]);
+    let mut play = Play::new(1, &[2000]);
     play.drain();
     play.settle();
     assert_eq!(play.only().place.as_ref().unwrap().want, Want::Stopped);
     let moving = play.only().moving.clone().unwrap();
     assert_eq!((moving.way.is_live, moving.way.because.as_str()), (false, "node1 has not looked at its processes yet"));
 
-    let mut play = Play::auto(1, &[2000]);
+    let mut play = Play::new(1, &[2000]);
     play.can();
     play.drain().cause = Cause::Ups;
     play.settle();
