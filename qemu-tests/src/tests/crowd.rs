@@ -73,10 +73,10 @@ impl Crowd {
         ask_until(limit, what, wait).with_context(|| site.operator.lodge(&["env", "ls"]).unwrap_or_default())
     }
 
-    /// How they are now.
+    /// How they are now, in the order of their names here.
     pub fn views(&self, site: &Site) -> Result<Vec<EnvironmentView>> {
         let all = site.operator.environments()?;
-        Ok(all.into_iter().filter(|found| self.names.contains(&found.spec.name)).collect())
+        Ok(self.names.iter().filter_map(|name| all.iter().find(|found| found.spec.name == *name)).cloned().collect())
     }
 
     /// The journals of those that write are whole; how many epochs each has.
