@@ -15,6 +15,7 @@
 //! | `config.rs`, `seccomp.rs` | what the container engine is told |
 //! | `container.rs` | making, starting and ending it, and its limits |
 //! | `live.rs` | checkpoints, made and gone on from |
+//! | `devices.rs` | the node's devices, for processes that go on here |
 //! | `tasks.rs` | snapshots and copies |
 //!
 //! It remembers nothing but the node's name and boot: what must be known later is a small file in the environment's directory below `/run`,
@@ -23,6 +24,7 @@
 mod check;
 mod config;
 mod container;
+mod devices;
 mod disk;
 mod guest;
 mod layout;

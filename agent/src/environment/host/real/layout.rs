@@ -121,6 +121,8 @@ pub(super) const LOWER: &str = "lower";
 pub(super) const PRIVATE: &str = "private";
 /// Mount point of the overlay: the environment's root.
 pub(super) const ROOT: &str = "root";
+/// Mount points of devices, while its processes are given them.
+pub(super) const DEVICES: &str = "devices";
 /// Mount point of what a repair environment changes of its own root, in memory.
 pub(super) const SCRATCH: &str = "scratch";
 /// Mount point of the template of the root that is shown besides.

@@ -15,13 +15,13 @@ use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
 use lodge_model::live::Probe;
 use lodge_network::{BRIDGE, NO_PING_GROUPS, PING_GROUPS};
-use lodge_sys::mount::{MsFlags, bind, remount, unmount};
 use lodge_sys::process;
 use lodge_sys::program::{Call, Program};
 use lodge_sys::pty;
 
 use super::container::Init;
-use super::layout::{Note, ROOT, private_dir, remove_file};
+use super::devices::Devices;
+use super::layout::{DEVICES, Note, ROOT, private_dir, remove_file};
 use super::link::connect;
 use super::{Container, Real, StepError};
 use crate::durable;
@@ -33,8 +33,6 @@ use crate::environment::live::{DRAFT, GROUPS, HERE, RECORD, Record, groups, prob
 const LIMIT: Duration = Duration::from_secs(180);
 /// A checkpoint that somebody goes on from, beside the disk on the share.
 const TAKEN: &str = "checkpoint.taken";
-/// Where its devices are while it is given them, beside its root.
-const DEVICES: &str = "devices";
 /// Group of terminals, inside.
 const TTY: u32 = 5;
 
@@ -126,20 +124,7 @@ impl Real {
         self.need_files(id)?;
         let guarded = self.need_addresses(order)?;
         self.end_stub(id)?;
-        let (work, root) = (self.work(id), self.layout.on_node(id).join(ROOT));
-        let pid_file = work.join("pid");
-        let console = self.open_console(order)?;
-        let devices = Devices::show(self.layout.on_node(id).join(DEVICES), &record.mounts, &console.name)?;
-        let places = Places { images, work: &work, root: &root, hook: &self.layout.hook };
-        let port = lodge_network::port_name(id);
-        let restore =
-            Restore { port: &port, bridge: BRIDGE, lxcfs: &self.layout.lxcfs, devices: &devices.dir, pid_file: &pid_file };
-        let call = criu(arguments::restore(&places, &restore, &record)).stdin(console.other_end);
-        let ran = call.run().map_err(|error| explain(error, &work.join("restore.log")));
-        devices.hide()?;
-        ran?;
-        let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
-        let pid: i32 = pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))?;
+        let pid = self.put_back(order, images, &record)?;
         let ticks = process::started(pid).ok_or_else(|| anyhow!("its init ended at once"))?;
         connect(pid, order, guarded)?;
         carry_settings(pid, &record)?;
@@ -149,6 +134,25 @@ impl Real {
         tell_engine(&self.layout.crun.join(id.to_string()), init).context("telling the container engine of its init")?;
         // Last: it says that all of it is here.
         notes.write(Note::Init, &init)
+    }
+
+    /// By criu; its init.
+    fn put_back(&self, order: &Assignment, images: &Path, record: &Record) -> Result<i32> {
+        let id = order.id;
+        let (work, root) = (self.work(id), self.layout.on_node(id).join(ROOT));
+        let pid_file = work.join("pid");
+        let console = self.open_console(order)?;
+        let devices = Devices::show(self.layout.on_node(id).join(DEVICES), &record.mounts, &console.name)?;
+        let places = Places { images, work: &work, root: &root, hook: &self.layout.hook };
+        let port = lodge_network::port_name(id);
+        let restore =
+            Restore { port: &port, bridge: BRIDGE, lxcfs: &self.layout.lxcfs, devices: devices.dir(), pid_file: &pid_file };
+        let call = criu(arguments::restore(&places, &restore, record)).stdin(console.other_end);
+        let ran = call.run().map_err(|error| explain(error, &work.join("restore.log")));
+        devices.hide()?;
+        ran?;
+        let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
+        pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))
     }
 
     /// The init that `create` left waiting; what it waits in stays.
@@ -186,43 +190,6 @@ impl Real {
 struct Terminal {
     name: PathBuf,
     other_end: std::os::fd::OwnedFd,
-}
-
-/// The node's devices for an environment to be given, each by its name below `/dev`. Those below `/dev` itself cannot be: what is forbidden
-/// of a mount stays forbidden when an environment is given it, and criu makes the mounts of the container engine again as they were, with
-/// nothing forbidden.
-struct Devices {
-    dir: PathBuf,
-    shown: Vec<PathBuf>,
-}
-
-impl Devices {
-    fn show(dir: PathBuf, mounts: &[String], console: &Path) -> Result<Self> {
-        let mut devices = Self { dir, shown: Vec::new() };
-        for name in arguments::devices(mounts) {
-            let below_dev = Path::new(arguments::DEV).join(name);
-            let (from, to) = (if below_dev == Path::new(CONSOLE) { console } else { &below_dev }, devices.dir.join(name));
-            // criu finds its way to them as the environment's own root.
-            let make = || -> std::io::Result<()> {
-                if let Some(above) = to.parent() {
-                    fs::create_dir_all(above)?;
-                    fs::set_permissions(above, fs::Permissions::from_mode(0o711))?;
-                }
-                fs::File::create(&to).map(drop)
-            };
-            make().with_context(|| format!("making {}", to.display()))?;
-            bind(from, &to)?;
-            devices.shown.push(to.clone());
-            remount(&to, MsFlags::MS_BIND)?;
-        }
-        Ok(devices)
-    }
-
-    /// What an environment was given of them are mounts of its own.
-    fn hide(self) -> Result<()> {
-        self.shown.iter().try_for_each(|shown| unmount(shown))?;
-        remove(&self.dir)
-    }
 }
 
 /// The container is of another init now, and has been started: crun goes by its own record of it for `exec` and `delete`, `dir/status`
