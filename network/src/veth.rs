@@ -7,7 +7,14 @@
 //! It assumes that `agent network` has made the bridge, and that the caller is root of the host. The calls block. They may be made from
 //! several threads at once for different environments.
 
-use std::{collections::BTreeSet, fs::File, net::IpAddr, os::fd::AsRawFd as _, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::TryStreamExt as _;
@@ -15,7 +22,6 @@ use lodge_model::{
     environment::order::{Address, Assignment},
     ids::{EnvironmentId, hex},
 };
-use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{
     LinkBridgePort, LinkUnspec, LinkVeth,
     packet_route::{
@@ -37,6 +43,8 @@ use crate::{
 
 /// What the names of host ends begin with; 12 digits of the environment's id follow, as many as the kernel's names have room for.
 pub const PREFIX: &str = "env";
+/// The links of a thread's network namespace, a line each (proc_pid_net(5)).
+const LINKS: &str = "/proc/thread-self/net/dev";
 /// How long a port may take until it forwards. The kernel needs no time for it once both ends are up.
 const FORWARDING: Duration = Duration::from_secs(10);
 
@@ -163,10 +171,10 @@ pub fn list() -> Result<BTreeSet<EnvironmentId>> {
 /// How much of an environment's link is here.
 pub fn look(id: EnvironmentId) -> Result<Presence> {
     let name = port_name(id);
-    // Most looks are at what is not there, and that is told by one call.
-    let end = match if_nametoindex(name.as_str()) {
-        Err(Errno::ENODEV) => None,
-        _ => runtime()?.block_on(async { Netlink::connect()?.find(&name).await })?,
+    // Most looks are at what is not there, and a table of names is enough for that.
+    let end = match is_listed(&name)? {
+        false => None,
+        true => runtime()?.block_on(async { Netlink::connect()?.find(&name).await })?,
     };
     Ok(match end.as_ref().map(End::read) {
         Some(end) if end.id == Some(id) => Presence::Whole,
@@ -174,6 +182,13 @@ pub fn look(id: EnvironmentId) -> Result<Presence> {
         None if guard::list()?.contains(&id) => Presence::Guarded,
         None => Presence::No,
     })
+}
+
+/// Whether this thread's network namespace has a link of this name. To ask for it by name (netdevice(7)) would have the kernel start a
+/// program that looks for a driver.
+fn is_listed(name: &str) -> Result<bool> {
+    let table = fs::read_to_string(LINKS).with_context(|| format!("reading {LINKS}"))?;
+    Ok(table.lines().any(|line| line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))
 }
 
 /// What an environment's link has carried; `None` when it has none.

@@ -162,6 +162,10 @@ impl Inner {
                 found.processes = u32::from(!is_half);
                 found.limits = Some(Limits::from(&**order));
             }
+            // It may have ended since it was looked at.
+            Action::Attach(_) | Action::Start if matches!(found.container, Container::Ended { .. }) => {
+                return Err(anyhow!("its init has ended").into());
+            }
             Action::Attach(_) => {
                 assert!(matches!(found.container, Container::Created { .. }), "a link needs a namespace");
                 found.link = true;
@@ -283,8 +287,12 @@ impl Host for Fake {
             }
             None => None,
         };
+        let before = inner.here.get(&id).cloned().unwrap_or_default();
         if cut != Some(Cut::Before) {
             inner.act(id, action, cut == Some(Cut::Within))?;
+        }
+        if let (None, Some(expected)) = (cut, before.after(action)) {
+            assert_eq!(inner.here.get(&id), Some(&expected), "what {} is said to do", action.step());
         }
         match cut {
             Some(_) => {

@@ -115,6 +115,20 @@ pub struct Found {
     pub left: Vec<String>,
 }
 
+impl Found {
+    /// What is found after a step that went well, where the step alone decides that; `None`: it has to be looked at. On the way up each look
+    /// would cost as much as some of the steps.
+    pub fn after(&self, action: &Action) -> Option<Self> {
+        let found = self.clone();
+        Some(match action {
+            Action::MakeDisk => Self { disk: Disk::Ready { size: self.held.as_ref()?.disk }, ..found },
+            Action::Mount(_) => Self { mounts: Mounts::Whole, ..found },
+            Action::Attach(_) => Self { link: true, ..found },
+            _ => return None,
+        })
+    }
+}
+
 /// The disk of an environment, seen from this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Disk {

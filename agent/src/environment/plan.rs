@@ -1,7 +1,8 @@
 //! The decision about one environment: from what is ordered and what is found, to the next step and the report. Pure; time is an argument.
 //!
-//! It never plans further than one step: after it everything is looked at again. So it does not matter where the agent was killed, and the
-//! way up and the way down are each a list in which the first thing that is not as it should be is mended.
+//! It never plans further than one step: after it everything is looked at again, but for what certainly follows from the step
+//! (`Found::after`). So it does not matter where the agent was killed, and the way up and the way down are each a list in which the first
+//! thing that is not as it should be is mended.
 //!
 //! Taking down comes before setting up: what is left of an older epoch, of another template or of a start that was cut short goes first.
 

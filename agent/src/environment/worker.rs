@@ -126,6 +126,8 @@ pub struct Worker {
     usage: Option<(Duration, Usage)>,
     probe: Option<(Duration, Option<Probe>)>,
     last_step: Option<(Action, Found)>,
+    /// What follows from the last step, while nothing has been heard since.
+    expected: Option<Found>,
     last_report: Option<Report>,
     heard: u64,
 }
@@ -153,6 +155,7 @@ impl Worker {
             usage: None,
             probe: None,
             last_step: None,
+            expected: None,
             last_report: None,
             heard: 0,
         }
@@ -182,6 +185,7 @@ impl Worker {
     /// Take a message; a task is done now.
     pub fn take(&mut self, message: Message) {
         self.heard += 1;
+        self.expected = None;
         match message {
             Message::Order(order) => {
                 let order = order.map(|order| *order);
@@ -216,7 +220,10 @@ impl Worker {
 
     fn try_turn(&mut self, now: Duration) -> Result<Turn> {
         let templates: Vec<_> = self.order.iter().flat_map(Assignment::templates).collect();
-        let found = self.around.host.look(self.id, &templates).context("looking at what is on this node")?;
+        let found = match self.expected.take() {
+            Some(found) => found,
+            None => self.around.host.look(self.id, &templates).context("looking at what is on this node")?,
+        };
         let status = self.status(&found);
         let plan = plan(&Facts {
             order: self.order.as_ref(),
@@ -334,6 +341,7 @@ impl Worker {
                     (Action::Hold(_), _) => self.memory.destroyed = None,
                     _ => {}
                 }
+                self.expected = found.after(&action);
                 self.last_step = Some((action, found));
             }
             Err(error) => self.failed(&action, &error),

@@ -21,10 +21,15 @@ fn an_environment_starts_sees_only_itself_and_leaves_nothing() {
         twice(&node, id, &Action::Hold(order.clone().into()));
         assert_eq!((look().held.as_ref(), look().disk), (Some(&order), Disk::Blank));
         assert!(node.list().unwrap().contains(&id));
-        twice(&node, id, &Action::MakeDisk);
+        let has_the_expected_effect = |action: Action| {
+            let expected = look().after(&action).unwrap();
+            twice(&node, id, &action);
+            assert_eq!(look(), Found { left: look().left, ..expected });
+        };
+        has_the_expected_effect(Action::MakeDisk);
         assert_eq!(look().disk, Disk::Ready { size: order.disk });
         twice(&node, id, &Action::CheckDisk);
-        twice(&node, id, &Action::Mount(order.clone().into()));
+        has_the_expected_effect(Action::Mount(order.clone().into()));
         assert_eq!(look().mounts, Mounts::Whole);
         twice(&node, id, &Action::Create(order.clone().into()));
         let Container::Created { pid } = look().container else { panic!("{:?}", look()) };
