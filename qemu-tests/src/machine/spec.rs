@@ -17,6 +17,8 @@ pub struct MachineSpec {
     pub number: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u8,
     /// Its disks, in boot order.
     pub disks: Vec<DiskSpec>,
     /// How its network card boots, after the disks.
@@ -121,12 +123,13 @@ impl DiskSpec {
 }
 
 impl MachineSpec {
-    /// A bare machine of 1 GiB.
+    /// A bare machine of one processor and 1 GiB.
     pub fn new(name: &str, number: u8) -> Self {
         Self {
             name: name.to_owned(),
             number,
             memory_mib: 1024,
+            cpus: 1,
             disks: Vec::new(),
             netboot: None,
             network_first: false,
@@ -171,7 +174,7 @@ impl MachineSpec {
         line.add("-name", &format!("{},debug-threads=on", self.name));
         line.flag("-nodefaults").flag("-no-user-config");
         line.add("-display", "none").add("-machine", "q35").add("-accel", host.accel.argument());
-        line.add("-cpu", host.accel.cpu()).add("-smp", "1").add("-m", &format!("{}M", self.memory_mib));
+        line.add("-cpu", host.accel.cpu()).add("-smp", &self.cpus.to_string()).add("-m", &format!("{}M", self.memory_mib));
         line.add("-smbios", &format!("type=1,uuid={},manufacturer=Lodge,product=Rack", self.uuid()));
         for text in &self.oem_strings {
             line.add("-smbios", &format!("type=11,value={}", text.replace(',', ",,")));

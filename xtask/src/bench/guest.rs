@@ -27,8 +27,9 @@ use super::disk::Disk;
 const MOUNT: &str = "/run/bench/disk";
 /// Its serial number.
 const SERIAL: &str = "BENCH";
-/// Memory of the node: a hundred small servers live there at the same time.
-const MEMORY_MIB: u32 = 4096;
+/// The node: a hundred small servers live there at the same time. No server has one processor alone: there, what goes on beside a start
+/// would all be taken from it.
+const NODE: Shape = Shape { memory_mib: 4096, cpus: 2 };
 /// What runs on the node ends within this on the reference machine.
 const LIMIT: Duration = Duration::from_secs(400);
 /// Where the bench's program is in an environment.
@@ -66,7 +67,7 @@ impl Engine {
 impl Guest {
     /// Install the site and plug the disk in.
     pub fn install(artifacts: Artifacts, disk: &Disk) -> Result<Self> {
-        let (mut rack, operator) = site("bench-env", artifacts, 1, MEMORY_MIB)?;
+        let (mut rack, operator) = site("bench-env", artifacts, 1, NODE)?;
         let hosting = Hosting::prepare(&rack, &operator)?;
         let templates = operator.templates()?;
         let tiny = templates.iter().find(|template| template.name == TINY).context("looking for the template")?;
@@ -180,12 +181,21 @@ impl Guest {
     }
 }
 
+/// What a node of a bench is.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u8,
+}
+
 /// A center and so many nodes, ready.
-pub fn site(name: &str, artifacts: Artifacts, nodes: u8, memory_mib: u32) -> Result<(Rack, Operator)> {
+pub fn site(name: &str, artifacts: Artifacts, nodes: u8, Shape { memory_mib, cpus }: Shape) -> Result<(Rack, Operator)> {
     let mut rack = Rack::new(name, artifacts, Options::default())?;
     let operator = scenario::start_center(&mut rack)?;
     for number in 1..=nodes {
-        rack.add(MachineSpec { memory_mib, ..rack::node_spec(number) })?.switch_on()?;
+        rack.add(MachineSpec { memory_mib, cpus, ..rack::node_spec(number) })?.switch_on()?;
     }
     for number in 1..=nodes {
         rack.machine(&node_name(number))?.wait_ready(0, rack::INSTALL_LIMIT)?;

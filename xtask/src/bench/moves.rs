@@ -15,7 +15,7 @@ use lodge_qemu_tests::{
 
 use super::{
     MoveOptions,
-    guest::site,
+    guest::{Shape, site},
     result::{Bar, Samples, Table},
     watcher::Watcher,
 };
@@ -25,8 +25,8 @@ use crate::{
     template::{self, Name},
 };
 
-/// Memory of each node: all the drained ones live on one.
-const MEMORY_MIB: u32 = 2048;
+/// Each node: all the drained ones live on one.
+const NODE: Shape = Shape { memory_mib: 2048, cpus: 1 };
 /// The environment that moves.
 const MOVED: &str = "moved";
 /// A move by a restart may take so much longer than a stop and start where it is.
@@ -92,7 +92,7 @@ struct Gaps {
 
 impl Moving {
     fn install(artifacts: Artifacts) -> Result<Self> {
-        let (rack, operator) = site("bench-move", artifacts, 2, MEMORY_MIB)?;
+        let (rack, operator) = site("bench-move", artifacts, 2, NODE)?;
         let hosting = Hosting::prepare(&rack, &operator)?;
         Ok(Self { rack, operator, hosting })
     }
