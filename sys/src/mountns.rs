@@ -13,14 +13,16 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
-    sched::{CloneFlags, setns, unshare},
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare},
     sys::statfs::statfs,
     unistd::{Pid, gettid},
 };
 
 /// `f_type` of a namespace's file (linux/magic.h, `NSFS_MAGIC`).
 const NSFS: i64 = 0x6e73_6673;
+const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// Enter the namespace that is kept at `pin`; make it where there is none. Whether it was made. `tree` is a mount point of both: what is
 /// mounted below it stays inside. `pin` must lie below it, or the namespace would hold itself.
@@ -44,15 +46,33 @@ fn is_pinned(pin: &Path) -> bool {
 }
 
 /// It is kept only when it is complete: whatever ends this before leaves nothing.
+///
+/// The kernel keeps no namespace in one that is younger, and from Linux 6.18 on goes by numbers of which each processor has some in stock: one
+/// that is made on another processor than this one was may count as older. So it is made on one processor after the other.
 fn make(pin: &Path, tree: &Path) -> Result<()> {
     fs::create_dir_all(pin.parent().unwrap_or(tree))?;
     File::create(pin)?;
     change(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_SHARED)?;
+    let all = sched_getaffinity(THIS_THREAD).context("asking for this thread's processors")?;
+    let mut kept = make_on(&all, pin, tree);
+    for processor in (0..CpuSet::count()).filter(|processor| all.is_set(*processor) == Ok(true)) {
+        if !kept.as_ref().is_err_and(|error| error.downcast_ref() == Some(&Errno::EINVAL)) {
+            break;
+        }
+        let mut one = CpuSet::new();
+        one.set(processor).context("choosing a processor")?;
+        kept = make_on(&one, pin, tree);
+    }
+    kept
+}
+
+fn make_on(processors: &CpuSet, pin: &Path, tree: &Path) -> Result<()> {
     let (made, is_made) = channel();
     let (kept, is_kept) = channel::<()>();
     std::thread::scope(|scope| {
         let inside = move || {
-            let done = unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace");
+            let done = sched_setaffinity(THIS_THREAD, processors).context("choosing a processor");
+            let done = done.and_then(|()| unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace"));
             // Nobody waits any more when the other side has ended.
             let _ = made.send(done.and_then(|()| change(tree, MsFlags::MS_PRIVATE)).map(|()| gettid()));
             let _ = is_kept.recv();
