@@ -105,16 +105,17 @@ pub fn look(init: i32, cgroup: &Cgroup) -> Result<Seen> {
     Ok(Seen { processes, memory, pings })
 }
 
+/// `None` for one that is ending or has ended: it has no namespaces any more, and holds nothing that would have to be kept.
 fn process(pid: i32) -> Option<Process> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
     let link = |kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-    let namespaces = NAMESPACES.into_iter().filter_map(|kind| Some((kind, link(kind)?.to_string_lossy().into_owned())));
+    let namespaces = NAMESPACES.into_iter().map(|kind| Some((kind, link(kind)?.to_string_lossy().into_owned())));
     Some(Process {
         name: field("Name")?.to_owned(),
         parent: field("PPid")?.parse().ok()?,
         is_traced: field("TracerPid").is_some_and(|tracer| tracer != "0"),
-        namespaces: namespaces.collect(),
+        namespaces: namespaces.collect::<Option<_>>()?,
         open: open(Path::new(&format!("/proc/{pid}/fd"))),
     })
 }
@@ -160,6 +161,16 @@ mod tests {
     fn a_process_is_read() {
         let own = process(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(own.parent > 0 && own.namespaces.len() == NAMESPACES.len() && own.open.is_none(), "{own:?}");
+    }
+
+    #[test]
+    fn one_that_has_ended_and_is_not_waited_for_is_in_nobodys_way() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        lodge_sys::process::PidFd::open(child.id()).unwrap().wait(std::time::Duration::from_secs(10)).unwrap();
+        assert!(fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("zombie"));
+        assert_eq!(process(pid).map(|process| process.name), None);
+        child.wait().unwrap();
     }
 
     #[test]
