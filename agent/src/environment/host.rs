@@ -101,7 +101,7 @@ pub struct Found {
     pub processes: u32,
     /// It is frozen: a snapshot was cut short.
     pub frozen: bool,
-    /// Anything of its link or guard is there.
+    /// Anything of its link is there. A guard alone connects nothing, and is only told of in `left`.
     pub link: bool,
     /// The limits of its control group.
     pub limits: Option<Limits>,
