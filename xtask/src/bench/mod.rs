@@ -28,7 +28,8 @@ enum Bench {
     /// Installs a site of a center and one node on virtual machines, takes about a quarter of an hour, and ends with 1 when a bar is
     /// not held. bench/README.md says what is compared with what.
     Env(EnvOptions),
-    /// Moves: how long nobody answers, by a restart and live, beside a restart on the same node; and drains with 1, 2, 4, 8 moves at once.
+    /// Moves: how long nobody answers, by a restart and live, beside a stop and a start on the same node; and drains with 1, 2, 4, 8 moves
+    /// at once.
     ///
     /// Installs a site of a center and two nodes on virtual machines, takes about half an hour. Less of it: `--repeat 1 --kinds tiny
     /// --drained 0`.

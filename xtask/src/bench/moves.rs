@@ -1,5 +1,5 @@
 //! `bench move`: how long nobody answers at an environment's address while it moves to another node, by a restart and live, beside a stop
-//! and start where it is; and how long it takes to drain a node, by how many move at the same time.
+//! and a start where it is; and how long it takes to drain a node, by how many move at the same time.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -29,7 +29,7 @@ use crate::{
 const NODE: Shape = Shape { memory_mib: 2048, cpus: 1 };
 /// The environment that moves.
 const MOVED: &str = "moved";
-/// A move by a restart may take so much longer than a stop and start where it is.
+/// The gap of a move by a restart may be so much longer than that of a stop and a start where it is.
 const GAP: Bar = Bar::AtMost(1.5);
 
 /// What moves.
@@ -87,6 +87,7 @@ struct Moving {
 struct Gaps {
     moved: Samples,
     live: Samples,
+    stopped: Samples,
     restarted: Samples,
 }
 
@@ -104,7 +105,8 @@ impl Moving {
         self.operator.lodge(&[&create[..], &["--wait"]].concat()).map(drop)
     }
 
-    /// There by a restart, a stop and start, and back live; in turns, so that what changes on the host changes for all.
+    /// There by a restart, a stop and a start, a restart in place, which keeps disk and mounts, and back live; in turns, so that what
+    /// changes on the host changes for all.
     fn gaps(&self, kind: (&str, &str, &str), repeat: u8, table: &mut Table) -> Result<()> {
         self.create(MOVED, kind)?;
         let port = self.rack.forward(address(&self.operator.environment(MOVED)?)?, 22)?;
@@ -114,23 +116,37 @@ impl Moving {
         // The first turn brings the template to both nodes, and does not count.
         for turn in 0..=repeat {
             let (moved, _) = self.moved(&mut watcher, "--restart")?;
-            let restarted = watcher.gap(|| self.operator.lodge(&["env", "restart", MOVED, "--wait"]).map(drop))?;
+            let stopped = watcher.gap(|| ["stop", "start"].iter().try_for_each(|word| self.command(word)))?;
+            let restarted = watcher.gap(|| self.command("restart"))?;
             let (back, not_live) = self.moved(&mut watcher, "--live")?;
             let live = if not_live.is_empty() { format!("moved live {back:.2} s") } else { format!("not live ({not_live})") };
-            super::say(&format!("{} {turn} of {repeat}: moved {moved:.2} s, restarted {restarted:.2} s, {live}", kind.0));
+            let said = format!("moved {moved:.2} s, stopped and started {stopped:.2} s, restarted {restarted:.2} s, {live}");
+            super::say(&format!("{} {turn} of {repeat}: {said}", kind.0));
             if turn > 0 {
                 gaps.moved.0.push(moved);
+                gaps.stopped.0.push(stopped);
                 gaps.restarted.0.push(restarted);
                 gaps.live.0.extend(not_live.is_empty().then_some(back));
             }
         }
         let name = kind.0;
-        table.row(format!("{name}: gap of a move, beside a restart (s)"), &gaps.moved, &gaps.restarted, GAP);
+        table.row(format!("{name}: gap of a move, beside a stop and a start (s)"), &gaps.moved, &gaps.stopped, GAP);
+        table.row(format!("{name}: gap of a move, beside a restart in place (s)"), &gaps.moved, &gaps.restarted, Bar::None);
         if gaps.live != Samples::default() {
-            table.row(format!("{name}: gap of a live move, beside a restart (s)"), &gaps.live, &gaps.restarted, Bar::None);
+            table.row(
+                format!("{name}: gap of a live move, beside a stop and a start (s)"),
+                &gaps.live,
+                &gaps.stopped,
+                Bar::None,
+            );
             table.row(format!("{name}: gap of a live move, beside a move (s)"), &gaps.live, &gaps.moved, Bar::None);
         }
         self.operator.lodge(&["env", "destroy", MOVED, "--yes", "--wait"]).map(drop)
+    }
+
+    /// Have the moved one stopped, started or restarted.
+    fn command(&self, word: &str) -> Result<()> {
+        self.operator.lodge(&["env", word, MOVED, "--wait"]).map(drop)
     }
 
     /// To the other node: seconds without an answer, and why it was not live where it was to be.

@@ -1,8 +1,8 @@
 //! Who asks an ssh server all the time whether it answers, and so knows for how long it did not. It asks from outside, as everybody does.
 //!
-//! A question that was put while nobody was there may wait for its time limit though somebody has come since: so several ask, in turns. Who
-//! has been answered rests, because every answer is work for the server. Whatever it says is an answer, also that it is asked too often
-//! (sshd_config(5), `PerSourcePenalties`, `MaxStartups`).
+//! It asks at fixed times, whether it was answered or not: whoever asks more often while nobody is there slows down whoever is just
+//! coming up, and an answer is work for the server. Whatever it says is an answer, also that it is asked too often (sshd_config(5),
+//! `PerSourcePenalties`, `MaxStartups`).
 
 use std::{
     io::Read as _,
@@ -17,14 +17,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// After a question that was not answered: a server that went away says nothing.
-const AGAIN: Duration = Duration::from_millis(50);
-/// So many ask.
-const ASKERS: u32 = 5;
-/// After one that was.
-const REST: Duration = Duration::from_secs(1);
+/// A question is put every so often: a silence is known to about this.
+const EVERY: Duration = Duration::from_millis(200);
 /// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// It is given up then.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -39,20 +35,21 @@ impl Watcher {
     pub fn start(port: u16) -> Result<Self> {
         let (tell, answers) = mpsc::channel();
         let watched = Arc::new(());
-        for asker in 0..ASKERS {
-            let (tell, watched) = (tell.clone(), Arc::downgrade(&watched));
-            let ask = move || {
-                thread::sleep(REST / ASKERS * asker);
-                while watched.strong_count() > 0 {
-                    let is_answered = answers_at(port);
-                    if is_answered && tell.send(Instant::now()).is_err() {
-                        return;
+        let is_watched = Arc::downgrade(&watched);
+        let watch = move || {
+            let mut next = Instant::now();
+            while is_watched.strong_count() > 0 {
+                let tell = tell.clone();
+                thread::spawn(move || {
+                    if answers_at(port) {
+                        let _ = tell.send(Instant::now());
                     }
-                    thread::sleep(if is_answered { REST } else { AGAIN });
-                }
-            };
-            thread::Builder::new().name("watcher".into()).spawn(ask).context("starting a thread")?;
-        }
+                });
+                next += EVERY;
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        };
+        thread::Builder::new().name("watcher".into()).spawn(watch).context("starting a thread")?;
         Ok(Self { answers, _watched: watched })
     }
 
