@@ -20,6 +20,8 @@ use super::tasks::Told;
 
 /// The usage of a running environment is asked for this often; it is also looked at again then, should an event have been lost.
 pub const USAGE_EVERY: Duration = Duration::from_secs(10);
+/// Not before it has run for this long: its boot is not disturbed, and says nothing of what comes after it.
+pub const USAGE_AFTER: Duration = Duration::from_secs(5);
 /// Its processes are looked at this often, to know beforehand whether they could be kept in a checkpoint.
 pub const PROBE_EVERY: Duration = Duration::from_secs(30);
 
@@ -123,13 +125,25 @@ pub struct Worker {
     leaving: Option<Duration>,
     notes: Notes,
     memory: Memory,
-    usage: Option<(Duration, Usage)>,
-    probe: Option<(Duration, Option<Probe>)>,
+    usage: Option<Asked<Usage>>,
+    probe: Option<Asked<Probe>>,
     last_step: Option<(Action, Found)>,
     /// What follows from the last step, while nothing has been heard since.
     expected: Option<Found>,
     last_report: Option<Report>,
     heard: u64,
+}
+
+/// What is asked again and again of one that runs.
+struct Asked<T> {
+    next: Duration,
+    answer: Option<T>,
+}
+
+impl<T> Asked<T> {
+    fn first(next: Duration) -> Self {
+        Self { next, answer: None }
+    }
 }
 
 /// What a turn came to.
@@ -254,7 +268,7 @@ impl Worker {
                 Ok(Turn::Acted)
             }
             None => {
-                let refresh = self.usage.as_ref().map(|(at, _)| *at + USAGE_EVERY);
+                let refresh = self.usage.as_ref().map(|asked| asked.next);
                 Ok(Turn::Wait(plan.look_again.into_iter().chain(refresh).min()))
             }
         }
@@ -284,16 +298,15 @@ impl Worker {
             self.usage = None;
             return None;
         }
-        if self.usage.as_ref().is_none_or(|(at, _)| now >= *at + USAGE_EVERY) {
+        let asked = self.usage.get_or_insert_with(|| Asked::first(now + USAGE_AFTER));
+        if now >= asked.next {
+            asked.next = now + USAGE_EVERY;
             match self.around.host.usage(self.id) {
-                Ok(usage) => self.usage = Some((now, usage)),
-                Err(error) => {
-                    tracing::debug!("usage of environment {}: {error:#}", self.name());
-                    self.usage = Some((now, self.usage.take().map(|(_, usage)| usage).unwrap_or_default()));
-                }
+                Ok(usage) => asked.answer = Some(usage),
+                Err(error) => tracing::debug!("usage of environment {}: {error:#}", self.id),
             }
         }
-        self.usage.as_ref().map(|(_, usage)| usage.clone())
+        asked.answer.clone()
     }
 
     /// Whether its processes could be kept; of a template that does not say so nobody asks.
@@ -303,14 +316,15 @@ impl Worker {
             self.probe = None;
             return None;
         }
-        if self.probe.as_ref().is_none_or(|(at, _)| now >= *at + PROBE_EVERY) {
-            let probe = self.around.host.probe(self.id).unwrap_or_else(|error| {
-                tracing::debug!("looking at the processes of environment {}: {error:#}", self.name());
+        let asked = self.probe.get_or_insert_with(|| Asked::first(now + USAGE_AFTER));
+        if now >= asked.next {
+            asked.next = now + PROBE_EVERY;
+            asked.answer = self.around.host.probe(self.id).unwrap_or_else(|error| {
+                tracing::debug!("looking at the processes of environment {}: {error:#}", self.id);
                 None
             });
-            self.probe = Some((now, probe));
         }
-        self.probe.as_ref().and_then(|(_, probe)| probe.clone())
+        asked.answer.clone()
     }
 
     fn perform(&mut self, action: Action, found: Found) {
