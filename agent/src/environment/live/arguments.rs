@@ -89,7 +89,15 @@ pub fn dump(places: &Places<'_>, dump: &Dump<'_>, record: &Record) -> Vec<String
     let mut arguments = words(&["dump", "--tree"]);
     arguments.push(dump.init.to_string());
     arguments.extend(common(places, "dump.log"));
-    arguments.extend(words(&["--link-remap", "--network-lock", "nftables", "--timeout", STOP_LIMIT, "--freeze-cgroup"]));
+    arguments.extend(words(&[
+        "--link-remap",
+        "--skip-in-flight",
+        "--network-lock",
+        "nftables",
+        "--timeout",
+        STOP_LIMIT,
+        "--freeze-cgroup",
+    ]));
     arguments.push(text(dump.cgroup));
     for mount in &record.mounts {
         arguments.extend(words(&["--external", &format!("mnt[{mount}]:{mount}")]));
@@ -193,7 +201,7 @@ mod tests {
             dump.join(" "),
             "dump --tree 815 --images-dir /share/environments/7/checkpoint --work-dir /run/lodge/environments/7/live --log-file \
              dump.log -v2 --root /run/lodge/environments/7/root --action-script /usr/lib/lodge/agent --tcp-established --ext-unix-sk \
-             --file-locks --manage-cgroups=soft --link-remap --network-lock nftables --timeout 60 --freeze-cgroup \
+             --file-locks --manage-cgroups=soft --link-remap --skip-in-flight --network-lock nftables --timeout 60 --freeze-cgroup \
              /sys/fs/cgroup/env/7 --external mnt[/dev/console]:/dev/console --external mnt[/dev/null]:/dev/null --external \
              mnt[/proc/stat]:/proc/stat --external tty[8803:1e] --irmap-scan-path /etc --irmap-scan-path /usr/share/zoneinfo \
              --irmap-scan-path /usr/share/dbus-1 --irmap-scan-path /usr/local/share --irmap-scan-path /usr/lib/systemd \
