@@ -74,7 +74,10 @@ fn disk(peer: &Peer) -> Result<PathBuf> {
     file.set_len(DISK).with_context(|| format!("sizing {}", path.display()))?;
     let attached = loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
     let extended = "nodiscard,root_owner=0:0,assume_storage_prezeroed=1";
-    Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-E", extended]).arguments([&attached.device.path]).run()?;
+    Program::MkfsExt4
+        .call(["-q", "-F", "-m", "0", "-O", "^orphan_file", "-E", extended])
+        .arguments([&attached.device.path])
+        .run()?;
     Ok(attached.device.path.clone())
 }
 

@@ -41,25 +41,23 @@ impl Real {
             private_dir(&self.layout.on_share(id))?;
             self.layout.notes(id).remove(Note::Checked)?;
             match self.layout.disk(id).exists() {
-                true => self.take(order, lock_file(&self.layout.disk(id))?)?,
+                true => self.take_old(order)?,
                 false => self.take_new(order, owner.is_some())?,
             }
         }
         Ok(self.layout.notes(id).write(Note::Order, order)?)
     }
 
-    /// Take a locked disk.
-    fn take(&self, order: &Assignment, file: File) -> Result<(), StepError> {
-        let id = order.id;
+    /// Take the disk that is there.
+    fn take_old(&self, order: &Assignment) -> Result<(), StepError> {
+        let file = lock_file(&self.layout.disk(order.id))?;
         // Whoever had the lock before may have been of a later epoch.
-        self.may_hold(id, order.epoch)?;
+        self.may_hold(order.id, order.epoch)?;
         if order.resume.is_none() {
             // Whoever starts it anew writes to the disk: nobody may go on from before that.
-            self.forget_checkpoint(id)?;
+            self.forget_checkpoint(order.id)?;
         }
-        self.write_owner(&self.record(id, order.epoch))?;
-        loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
-        Ok(())
+        self.own(order, &file)
     }
 
     /// Make a disk and take it. Meanwhile, as all that goes to the share and back, its file system is made in memory.
@@ -70,8 +68,17 @@ impl Real {
                     tracing::warn!("{error:#}");
                 }
             });
-            self.take(order, self.make_file(order, was_owned)?)
+            let file = self.make_file(order, was_owned)?;
+            self.may_hold(order.id, order.epoch)?;
+            self.own(order, &file)
         })
+    }
+
+    /// A locked disk is this node's from now on.
+    fn own(&self, order: &Assignment, file: &File) -> Result<(), StepError> {
+        self.write_owner(&self.record(order.id, order.epoch))?;
+        loopdev::attach(file, Options { direct_io: true, ..Options::default() })?;
+        Ok(())
     }
 
     /// Whether the disk is attached with a lock that is good: the record, which was written under it, is still this node's. A device from
@@ -243,8 +250,10 @@ impl Real {
 
 /// On a disk or file that is all zeros.
 fn make_file_system(id: EnvironmentId, on: &Path) -> Result<()> {
-    let extended = "nodiscard,root_owner=0:0,assume_storage_prezeroed=1";
-    let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-U", &id.to_string(), "-E", extended]);
+    let (extended, name) = ("nodiscard,root_owner=0:0,assume_storage_prezeroed=1", id.to_string());
+    let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-U", &name, "-E", extended]);
+    // An orphan file would be read with every mount, block after block, over the network.
+    let call = call.arguments(["-O", "^orphan_file"]);
     call.arguments([on]).run().map(drop)
 }
 
