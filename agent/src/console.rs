@@ -23,7 +23,7 @@ pub const SENT_FILE: &str = "/run/lodge/console.sent";
 
 const BATCH_MAX: usize = 48 << 10;
 /// Lines that come together are sent together.
-const GATHER: Duration = Duration::from_millis(500);
+const GATHER: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// The kernel gives one record a read and never a longer one (CONSOLE_EXT_LOG_MAX).
 const RECORD_MAX: usize = 8192;

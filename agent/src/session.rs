@@ -34,6 +34,8 @@ use crate::watch::FileWatch;
 const PAUSE_MAX: Duration = Duration::from_secs(timing::RETRY_MAX.as_secs() / 2);
 /// A center that answers at once with nothing new is not asked more often than this.
 const BEAT_MIN: Duration = Duration::from_millis(500);
+/// What follows from new orders at once is told with the next heartbeat, not with one for each.
+const GATHER: Duration = Duration::from_millis(50);
 /// The newest generation seen in this boot, so that a restart of the agent does not forget it.
 pub const GENERATION_FILE: &str = "/run/lodge/generation";
 
@@ -187,14 +189,16 @@ impl Session {
                         self.say_ready(&heartbeat.share);
                         let before = memory.newest.value;
                         self.take(memory, orders, asked)?;
-                        if memory.newest.value == before {
-                            let (mut report_now, mut kept_now) = (self.report.clone(), self.environments.clone());
-                            tokio::select! {
-                                () = sleep_until(began + BEAT_MIN) => {}
-                                () = urgent(&mut report_now, &report) => {}
-                                () = urgent_of_environments(&mut kept_now, &kept) => {}
-                                end = down(&mut self.silent) => return end.map(|()| End::Down),
-                            }
+                        if memory.newest.value != before {
+                            sleep(GATHER).await;
+                            continue;
+                        }
+                        let (mut report_now, mut kept_now) = (self.report.clone(), self.environments.clone());
+                        tokio::select! {
+                            () = sleep_until(began + BEAT_MIN) => {}
+                            () = urgent(&mut report_now, &report) => {}
+                            () = urgent_of_environments(&mut kept_now, &kept) => {}
+                            end = down(&mut self.silent) => return end.map(|()| End::Down),
                         }
                     }
                     Err(error) => {

@@ -220,7 +220,8 @@ impl Agent {
         let is_newer = last.is_none_or(|last| last < orders.generation);
         if self.orders.as_ref() != Some(&orders) {
             self.orders = Some(orders.clone());
-            self.keeper.ordered(orders, self.around.host.list()?)?;
+            self.keeper.ordered(orders)?;
+            self.keeper.noticed(self.around.host.list()?)?;
         }
         Ok(is_newer)
     }

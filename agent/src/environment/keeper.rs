@@ -17,6 +17,7 @@ use lodge_model::environment::order::{Assignment, Report, State, Task, TemplateR
 use lodge_model::ids::{Digest, EnvironmentId};
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::report::{Reports, Running};
 use super::tasks::{self, Import, Tasks};
@@ -28,6 +29,8 @@ use crate::durable;
 pub const ASSIGNMENTS: &str = "/run/lodge/assignments.json";
 
 const STACK: usize = 512 << 10;
+/// What is on this node and nobody has spoken of is looked for this often: it was there before this agent, or an accident left it.
+const ROUND: Duration = Duration::from_secs(30);
 
 /// What wakes the keeper, besides its workers.
 pub struct Wakers {
@@ -48,6 +51,7 @@ pub struct Keeper {
     around: Surroundings,
     assignments: PathBuf,
     hands: BTreeMap<EnvironmentId, Hand>,
+    is_assigned: bool,
     tasks: Tasks,
     crew: Crew,
     wanted: BTreeMap<Digest, bool>,
@@ -96,6 +100,7 @@ impl Keeper {
             around,
             assignments: kept.assignments.clone(),
             hands: BTreeMap::new(),
+            is_assigned: false,
             tasks: Tasks::read(&kept.tasks),
             crew,
             wanted: BTreeMap::new(),
@@ -111,6 +116,8 @@ impl Keeper {
         let leaving = *wakers.leaving.borrow_and_update();
         leaving.map_or(Ok(()), |by| self.leave(by, found.clone()))?;
         self.begin(found)?;
+        let mut round = interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 // Words of workers first: an end is told only to the worker that is known to have that init.
@@ -135,11 +142,16 @@ impl Keeper {
                     changed.context("waiting for orders")?;
                     let orders = wakers.orders.borrow_and_update().clone();
                     if let Some(orders) = orders {
-                        // A look at everything takes a while, and what is ordered need not wait for it.
-                        self.assigned(orders.environments.clone(), BTreeSet::new())?;
-                        let found = self.found().await?;
-                        self.ordered(orders, found)?;
+                        let is_first = !self.is_assigned;
+                        self.ordered(orders)?;
+                        if is_first {
+                            round.reset_immediately();
+                        }
                     }
+                }
+                _ = round.tick(), if self.is_assigned => {
+                    let found = self.found().await?;
+                    self.noticed(found)?;
                 }
             }
             let now = self.reports();
@@ -147,7 +159,7 @@ impl Keeper {
         }
     }
 
-    /// What is found on the node. A look that fails is repeated when the next orders come.
+    /// What is found on the node. A look that fails is repeated in the next round.
     async fn found(&self) -> Result<BTreeSet<EnvironmentId>> {
         let host = Arc::clone(&self.around.host);
         let found = tokio::task::spawn_blocking(move || host.list()).await.context("waiting for a thread")?;
@@ -160,14 +172,14 @@ impl Keeper {
     /// Go on with what was assigned last in this boot, if anything was.
     pub fn begin(&mut self, found: BTreeSet<EnvironmentId>) -> Result<()> {
         match read(&self.assignments) {
-            Some(assignments) => self.assigned(assignments, found),
+            Some(assignments) => self.assigned(assignments).and_then(|()| self.noticed(found)),
             None => Ok(()),
         }
     }
 
     /// Take orders in.
-    pub fn ordered(&mut self, orders: Orders, found: BTreeSet<EnvironmentId>) -> Result<()> {
-        self.assigned(orders.environments, found)?;
+    pub fn ordered(&mut self, orders: Orders) -> Result<()> {
+        self.assigned(orders.environments)?;
         self.wanted.retain(|digest, _| orders.warm.iter().any(|template| template.digest == *digest));
         for template in orders.warm {
             if self.wanted.contains_key(&template.digest) {
@@ -189,17 +201,27 @@ impl Keeper {
         Ok(())
     }
 
-    /// What is assigned, and what else is found here or noted.
-    fn assigned(&mut self, assignments: Vec<Assignment>, found: BTreeSet<EnvironmentId>) -> Result<()> {
+    /// What is assigned; what else is known here or noted is not.
+    fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<()> {
         let text = serde_json::to_vec(&assignments).context("encoding the assignments")?;
         durable::write(&self.assignments, &text, 0o600)?;
-        let mut ids = found;
-        ids.extend(self.around.book.list());
+        self.is_assigned = true;
+        let mut ids = self.around.book.list();
         ids.extend(self.hands.keys());
         ids.extend(assignments.iter().map(|assignment| assignment.id));
         for id in ids {
             let order = assignments.iter().find(|assignment| assignment.id == id).cloned();
             self.hand(id)?.order(order);
+        }
+        Ok(())
+    }
+
+    /// What is found here, and not known, is not assigned. Only once it is known what is.
+    pub fn noticed(&mut self, found: BTreeSet<EnvironmentId>) -> Result<()> {
+        for id in found {
+            if !self.hands.contains_key(&id) {
+                self.hand(id)?.order(None);
+            }
         }
         Ok(())
     }

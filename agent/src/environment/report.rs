@@ -38,8 +38,8 @@ pub struct Running {
 }
 
 impl Reports {
-    /// Whether something is said that the center should hear at once: not for another usage, percent or step on the way up, each of which
-    /// would break off the question that is open at the center, and cost a connection.
+    /// Whether something is said that the center should hear at once: not for another usage or percent, nor for one that is on its way up as
+    /// it should be. Each would be work for both sides, just when one starts.
     pub fn is_news(&self, told: &Reports) -> bool {
         self.without_progress() != told.without_progress()
     }
@@ -50,19 +50,14 @@ impl Reports {
     }
 
     fn without_progress(&self) -> Reports {
-        let environment = |report: &Report| {
-            let state = match &report.state {
-                State::Preparing { .. } => State::Preparing { step: String::new() },
-                other => other.clone(),
-            };
-            Report { state, usage: None, probe: None, ..report.clone() }
-        };
+        let is_on_its_way = |report: &&Report| matches!(report.state, State::Preparing { .. }) && report.problem.is_empty();
+        let environment = |report: &Report| Report { usage: None, probe: None, ..report.clone() };
         let task = |report: &TaskReport| match report.outcome {
             TaskOutcome::Running { .. } => TaskReport { id: report.id, outcome: TaskOutcome::Running { percent: 0 } },
             _ => report.clone(),
         };
         Reports {
-            environments: self.environments.iter().map(environment).collect(),
+            environments: self.environments.iter().filter(|report| !is_on_its_way(report)).map(environment).collect(),
             tasks: self.tasks.iter().map(task).collect(),
             warm: self.warm.clone(),
             running: self.running.clone(),
@@ -108,7 +103,9 @@ mod tests {
         let told = reports(fetching(3), 5, running(1));
         assert!(!reports(fetching(70), 6, running(99)).is_news(&told));
         assert!(!reports(State::Preparing { step: "mount".into() }, 5, running(1)).is_news(&told));
+        assert!(!Reports { environments: Vec::new(), ..told.clone() }.is_news(&told));
         assert!(reports(State::Running { since: 7 }, 5, running(1)).is_news(&told));
+        assert!(told.is_news(&reports(State::Running { since: 7 }, 5, running(1))));
         assert!(reports(State::Failed, 5, running(1)).is_news(&told));
         assert!(reports(fetching(3), 5, TaskOutcome::Done { bytes: 0, template: None }).is_news(&told));
         assert!(Reports::default().is_news(&told));
