@@ -14,12 +14,12 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::boot::bundle::{Bundle, Bundles};
 use crate::console::Consoles;
-use crate::environments::reconcile;
 use crate::failover::drive::Errand;
 use crate::failover::look::{begin, look};
 use crate::fault::Fault;
 use crate::flow::machine::{self, BundleUrl};
 use crate::flow::{World, node};
+use crate::planning::Planning;
 use crate::records::Node;
 use crate::sessions::Sessions;
 use crate::store::{Store, Tx};
@@ -29,9 +29,6 @@ use crate::uploads::Uploads;
 /// How long an enrolment waits for the share to let the new address in before it answers anyway. Less than the 10 s that
 /// the client gives a call.
 const SHARE_WAIT: Duration = Duration::from_secs(8);
-
-/// Environments are looked at as a whole at least this often: pauses run out, and nobody says so.
-const PLAN_PERIOD: Duration = Duration::from_secs(10);
 
 /// Silent nodes are looked for this often.
 const GUARD_PERIOD: Duration = Duration::from_secs(1);
@@ -52,6 +49,8 @@ pub struct Center {
     pub sessions: Arc<Sessions>,
     /// `http://ADDRESS:PORT/boot/`, where boot files and bundles are served; absent where they are not.
     pub boot_url: Option<String>,
+    /// When environments are to be looked at as a whole next.
+    pub planning: Planning,
     /// Nodes that an errand is about.
     errands: Mutex<BTreeSet<NodeId>>,
 }
@@ -71,7 +70,8 @@ impl Center {
     pub fn new(store: Store, world: World, files: Files, boot_url: Option<String>) -> Self {
         let Files { consoles, bundles, uploads } = files;
         let (world, bundles, sessions) = (Arc::new(world), Arc::new(bundles), Arc::new(Sessions::new()));
-        Self { store, world, consoles, bundles, uploads, sessions, boot_url, errands: Mutex::default() }
+        let (planning, errands) = (Planning::default(), Mutex::default());
+        Self { store, world, consoles, bundles, uploads, sessions, boot_url, planning, errands }
     }
 
     /// The time, as the host has it now: the flows take it as an argument and bear a clock that is set.
@@ -119,7 +119,7 @@ impl Center {
         changes.mark_unchanged();
         let (world, now, boot) = (Arc::clone(&self.world), self.now(), said.boot);
         let has_results = said.tasks.iter().any(|task| !matches!(task.outcome, TaskOutcome::Running { .. }));
-        let mut orders = self.store.transact(move |tx| node::beat(tx, &world, id, &said, now)).await?;
+        let mut orders = self.transact_and_plan(move |tx| node::beat(tx, &world, id, &said, now)).await?;
         if has_results && let Err(Fault::Internal(error)) = self.clean_uploads().await {
             tracing::error!("removing uploads that are not needed: {error:#}");
         }
@@ -137,27 +137,6 @@ impl Center {
                 return Ok(orders);
             }
             orders = self.store.transact(move |tx| node::orders(tx, id)).await?;
-        }
-    }
-
-    /// Keep environments as they are wanted, for as long as the center runs: after every change that may matter, and by the clock for
-    /// what only time changes.
-    pub async fn plan(self: Arc<Self>) {
-        let listens_from = Instant::now() + SILENT_AFTER;
-        let mut plans = self.store.plans();
-        loop {
-            plans.mark_unchanged();
-            let (world, now, listens) = (Arc::clone(&self.world), self.now(), Instant::now() >= listens_from);
-            let next = match self.store.transact(move |tx| reconcile::run(tx, &world, listens, now)).await {
-                Ok(next) => next.and_then(|next| Duration::try_from(next.duration_since(now)).ok()),
-                Err(Fault::Internal(error)) => {
-                    tracing::error!("planning environments: {error:#}");
-                    None
-                }
-                Err(Fault::Refused(..)) => None,
-            };
-            let pause = next.map_or(PLAN_PERIOD, |next| next.min(PLAN_PERIOD));
-            let _ = timeout_at(Instant::now() + pause, plans.changed()).await;
         }
     }
 

@@ -18,6 +18,7 @@ mod files;
 pub mod flow;
 pub mod live;
 mod orders;
+mod planning;
 pub mod records;
 mod sessions;
 mod start;

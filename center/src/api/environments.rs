@@ -178,8 +178,8 @@ pub async fn kill(who: Caller, State(center): State<Arc<Center>>, Path(name): Pa
 /// One request, one transaction.
 pub async fn ask<T: Send + 'static>(
     center: &Center,
-    work: impl Fn(&Tx, &World) -> Result<T, Fault> + Send + 'static,
+    work: impl Fn(&Tx, &World) -> Result<T, Fault> + Send + Sync + 'static,
 ) -> Result<Json<T>, Fault> {
     let world = Arc::clone(&center.world);
-    Ok(Json(center.store.transact(move |tx| work(tx, &world)).await?))
+    Ok(Json(center.transact_and_plan(move |tx| work(tx, &world)).await?))
 }

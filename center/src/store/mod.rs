@@ -211,6 +211,13 @@ impl Tx<'_> {
         self.signal(|signals| signals.plans = true);
     }
 
+    /// Whether environments are to be looked at as a whole. Whoever asks does it, in this transaction.
+    pub fn takes_plan(&self) -> bool {
+        let asked = self.signals.get().plans;
+        self.signal(|signals| signals.plans = false);
+        asked
+    }
+
     /// Whoever waits for another view of an environment or a template looks again once this is committed.
     pub fn show(&self) {
         self.signal(|signals| signals.shows = true);
