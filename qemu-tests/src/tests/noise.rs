@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Bench, ask_until, environments::leaves_nothing, isolation::put_probe};
 use crate::{
-    hosting::{Hosting, Wanted, address},
+    hosting::{Hosting, Wanted, address, http_get},
     machine::Machine,
     scenario::{Site, hold},
 };
@@ -83,7 +83,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let quiet = hosting.create(&site.operator, &Wanted { name: QUIET, memory: "96M", more: &["--node", NODE] })?;
     let asking = Asking { probe, port: site.rack.forward(address(&quiet)?, 80)? };
-    asking.ask().context("before anything else")?;
+    http_get(&site.rack, asking.port, "/").context("before anything else")?;
     bench.say("  answers, ms:                  no load:   elsewhere: median    p90    beside: median    p90    ratio of medians, of p90");
     let mut wrong = Vec::new();
     for load in &LOADS {
