@@ -15,11 +15,8 @@ use crate::{
 
 /// As long as the issue says; not scaled, it is the nodes' patience that is tested.
 const AWAY: Duration = Duration::from_secs(120);
-/// Heard of again within this of the center's return, on the reference machine.
+/// Ready again within this of the center's return, on the reference machine.
 const BACK: Duration = Duration::from_secs(10);
-/// Ready again, with the share in use. A server that is asked the same again while it still does it, as one is that was frozen in between,
-/// answers NFS4ERR_DELAY to it, and the kernel's client waits 15 s then (RFC 8881, 2.10.6.2; fs/nfs, NFS4_POLL_RETRY_MAX).
-const SHARE_BACK: Duration = Duration::from_secs(25);
 
 /// What nodes are, as far as they must stay the same.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,10 +39,10 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let limit = site.rack.host.scale(BACK);
     let boot_marks: Vec<_> = site.rack.machines().zip(from).collect();
     // The center's clock stood still with it: only a sign of life that is newer than the last one before is one.
-    let is_heard = |node: &NodeView| node.seen > last_seen(&heard, &node.name);
-    ask_until(limit, "all nodes heard of again", || Ok(site.operator.nodes()?.iter().all(is_heard).then_some(())))?;
-    ask_until(site.rack.host.scale(SHARE_BACK), "all nodes ready again", || {
-        Ok(site.operator.nodes()?.iter().all(|node| node.state == NodeState::Ready).then_some(()))
+    ask_until(limit, "all nodes heard of and ready again", || {
+        let nodes = site.operator.nodes()?;
+        let back = |node: &NodeView| node.state == NodeState::Ready && node.seen > last_seen(&heard, &node.name);
+        Ok(nodes.iter().all(back).then_some(()))
     })?;
     for name in site.node_names() {
         site.rack.machine(&name)?.run("echo back > /share/back && sync /share/back && rm /share/back")?;
