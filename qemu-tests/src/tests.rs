@@ -30,6 +30,7 @@ mod exits;
 mod failover;
 mod install;
 mod isolation;
+mod list;
 mod node_loss;
 mod noise;
 mod records;
@@ -39,6 +40,8 @@ mod repair;
 mod share_restart;
 mod shutdown;
 mod two_owners;
+
+pub use list::TESTS;
 
 /// A VM test.
 pub struct VmTest {
@@ -50,238 +53,6 @@ pub struct VmTest {
     pub in_default: bool,
     run: fn(&mut Bench) -> Result<()>,
 }
-
-/// All of them, in the order they run in.
-pub const TESTS: &[VmTest] = &[
-    VmTest {
-        name: "install",
-        about: "center from the ISO, nodes by HTTP Boot and PXE, virtio and NVMe: ready without a key; sizes and memory",
-        in_default: true,
-        run: install::run,
-    },
-    VmTest {
-        name: "environments",
-        about: "servers on two nodes: HTTP, ssh, exec, forging, reboot and poweroff inside, snapshots; then nothing is left",
-        in_default: true,
-        run: environments::run,
-    },
-    VmTest {
-        name: "isolation",
-        about: "root in one environment reaches nothing of the node, its kernel or a neighbour; mounts are the agent's alone, and its next one's",
-        in_default: true,
-        run: isolation::run,
-    },
-    VmTest {
-        name: "env-input",
-        about: "wrong names, sizes, addresses, orders and archives through `lodge`: told, with an exit status, and nothing is left",
-        in_default: true,
-        run: env_input::run,
-    },
-    VmTest {
-        name: "drain",
-        about: "by an operator and by the power button: all environments run elsewhere, nothing acknowledged is lost, counted zeros",
-        in_default: true,
-        run: drain::run,
-    },
-    VmTest {
-        name: "env-live",
-        about: "moved live under an open ssh session and a TCP connection, twice; debian-13 by a drain, with who is logged in; what cannot be, by a restart",
-        in_default: false,
-        run: env_live::run,
-    },
-    VmTest {
-        name: "repair",
-        about: "no init, a full disk, bytes of ext4 overwritten, a lost password: repaired by ssh from the other node, all data there",
-        in_default: false,
-        run: repair::run,
-    },
-    VmTest {
-        name: "failover-dead",
-        about: "a node loses power, a kernel crashes, while an environment writes: it serves elsewhere by itself, timeline, nothing lost",
-        in_default: true,
-        run: failover::dead,
-    },
-    VmTest {
-        name: "failover-native",
-        about: "a node loses power, at the patience of machines that are not emulated: its environment answers elsewhere within 15 s",
-        in_default: false,
-        run: failover::native,
-    },
-    VmTest {
-        name: "failover-frozen",
-        about: "a node stops for a minute and goes on, an agent hangs: not one byte after the fence, let in only after a restart",
-        in_default: false,
-        run: failover::frozen,
-    },
-    VmTest {
-        name: "failover-cut",
-        about: "a node is cut from everybody, from the center alone, from the share alone: told apart, no two copies, back by itself",
-        in_default: false,
-        run: failover::cut,
-    },
-    VmTest {
-        name: "failover-bmc",
-        about: "a node hangs: its BMC switches it off and on; where the share node cannot cut it off, that alone frees what it ran",
-        in_default: false,
-        run: failover::bmc,
-    },
-    VmTest {
-        name: "failover-center",
-        about: "the center is killed between the order to fence and its confirmation: taken over once, by the center's next start",
-        in_default: false,
-        run: failover::center,
-    },
-    VmTest {
-        name: "failover-power",
-        about: "the share is restarted: nobody is fenced; all power goes at once and comes back: everything runs again, nothing lost",
-        in_default: false,
-        run: failover::power,
-    },
-    VmTest {
-        name: "node-loss",
-        about: "a node loses power while an environment writes: started elsewhere on the operator's word, no acknowledged record lost",
-        in_default: true,
-        run: node_loss::run,
-    },
-    VmTest {
-        name: "center-away",
-        about: "center frozen for two minutes: nodes stay up, and are ready again at once with the same agent",
-        in_default: true,
-        run: center_away::run,
-    },
-    VmTest {
-        name: "shutdown",
-        about: "login1 on the bus, block and delay inhibitors, the power button: an ordered shutdown, and back again",
-        in_default: true,
-        run: shutdown::run,
-    },
-    VmTest {
-        name: "refusals",
-        about: "wrong answers, certificates, tokens, disks and bundles on one machine: told, nothing written, goes on when mended",
-        in_default: true,
-        run: refusals::run,
-    },
-    VmTest {
-        name: "reinstall",
-        about: "a registered node is installed again by order alone, and stays the node it was",
-        in_default: true,
-        run: reinstall::run,
-    },
-    VmTest {
-        name: "noisy-neighbour",
-        about: "processor, memory, forks, log, disk, files: one takes all it can get, a neighbour's answers take twice as long at most",
-        in_default: false,
-        run: noise::run,
-    },
-    VmTest {
-        name: "env-stream",
-        about: "100 MB through `lodge env exec` and back, unchanged",
-        in_default: false,
-        run: environments::run_long_stream,
-    },
-    VmTest {
-        name: "env-debian",
-        about: "a whole Debian: apt, compiler, web, mail, FTP and X servers, firewall, users, cron, reboot and poweroff inside",
-        in_default: false,
-        run: env_debian::run,
-    },
-    VmTest {
-        name: "nothing-to-install",
-        about: "an installed node that asks the network first gets no boot file, and starts its disk",
-        in_default: false,
-        run: reinstall::network_first,
-    },
-    VmTest {
-        name: "refusals-by-bus",
-        about: "a disk that holds something is refused on virtio and NVMe, every signature",
-        in_default: false,
-        run: refusals::by_bus,
-    },
-    VmTest {
-        name: "share-restart",
-        about: "the share's server restarted, its helpers killed, frozen, while two environments write: they stall, nothing is lost",
-        in_default: false,
-        run: share_restart::run,
-    },
-    VmTest {
-        name: "two-owners",
-        about: "forged orders for an environment that runs elsewhere; late writes of a node that lost its lock; what a wrong lock costs",
-        in_default: true,
-        run: two_owners::run,
-    },
-    VmTest {
-        name: "agent-killed-briefly",
-        about: "agents killed at a few random moments while environments come and go",
-        in_default: true,
-        run: agent_killed::run_briefly,
-    },
-    VmTest {
-        name: "agent-killed",
-        about: "agents killed at twenty random moments while environments come and go: in the end all is as asked, nothing is left",
-        in_default: false,
-        run: agent_killed::run,
-    },
-    VmTest {
-        name: "env-many",
-        about: "ten environments, then twenty, on a node of 2 GiB: all run, stop, start, and leave nothing; memory of an idle one",
-        in_default: false,
-        run: env_many::run,
-    },
-    VmTest {
-        name: "exits",
-        about: "power button, Ctrl-Alt-Del, SIGPWR, busctl, lodge node reboot and poweroff: each drains, on console and timeline",
-        in_default: false,
-        run: exits::run,
-    },
-    VmTest {
-        name: "drain-no-room",
-        about: "no room anywhere: nothing is stopped, the plan says why; at a deadline clean stops, and a start as soon as there is room",
-        in_default: false,
-        run: drain_trouble::no_room,
-    },
-    VmTest {
-        name: "drain-center-gone",
-        about: "switched off while the center is away: its word on the share lets its environments start elsewhere when it is back",
-        in_default: false,
-        run: drain_trouble::center_gone,
-    },
-    VmTest {
-        name: "drain-center-killed",
-        about: "the center killed at five moments of a drain: every drain ends, nothing runs twice",
-        in_default: false,
-        run: drain_trouble::center_killed,
-    },
-    VmTest {
-        name: "drain-share-frozen",
-        about: "the share's server frozen while a node is switched off: off within its deadline and 30 s",
-        in_default: false,
-        run: drain_trouble::share_frozen,
-    },
-    VmTest {
-        name: "drain-middle",
-        about: "on three nodes a drain is cancelled, its target dies, its source dies: all run in the end, nothing ran twice",
-        in_default: false,
-        run: drain_trouble::middle,
-    },
-    VmTest {
-        name: "drain-load",
-        about: "ten environments under load drained to two nodes: no acknowledged commit lost, every address answers, an ssh session's end",
-        in_default: false,
-        run: drain_load::ten,
-    },
-    VmTest {
-        name: "cluster-reboot",
-        about: "four nodes with twelve environments restarted in turn: each moved twice at most, all running in the end",
-        in_default: false,
-        run: cluster_reboot::run,
-    },
-    VmTest {
-        name: "drain-hundred",
-        about: "a hundred small environments drained: none lost; time, and how the gaps are distributed",
-        in_default: false,
-        run: drain_load::hundred,
-    },
-];
 
 /// What the tests share.
 pub struct Bench {
@@ -345,7 +116,7 @@ impl Bench {
         (self.say)(text);
     }
 
-    /// A site of a center and two nodes, all ready.
+    /// A site of a center and two nodes at least, all ready.
     fn site(&mut self) -> Result<&mut Site> {
         if let Some(why) = &self.no_site {
             bail!("there is no site to test on: {why}");
@@ -368,6 +139,12 @@ impl Bench {
             self.site = Some(Site { rack, operator, nodes: (1..=NODES).collect() });
         }
         self.site.as_mut().context("the site is gone")
+    }
+
+    /// A site of two nodes and no more: one that others have made wider is given up for a new one.
+    fn pair(&mut self) -> Result<&mut Site> {
+        self.site = self.site.take().filter(|site| site.nodes.len() == usize::from(NODES));
+        self.site()
     }
 
     /// The same site with so many nodes: those that are missing are installed.

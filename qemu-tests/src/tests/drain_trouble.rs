@@ -129,7 +129,7 @@ const MOMENTS: [Moment; 5] = [
 
 /// The center is killed in the middle of a drain, at five different moments.
 pub fn center_killed(bench: &mut Bench) -> Result<()> {
-    let site = bench.site()?;
+    let site = bench.pair()?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let names = site.node_names();
     let (mut leaves, mut takes) = (names[0].clone(), names[1].clone());
@@ -160,7 +160,7 @@ pub fn center_killed(bench: &mut Bench) -> Result<()> {
 
 /// No room anywhere: nothing is stopped until the deadline; then everything is, cleanly, and it starts again when there is room.
 pub fn no_room(bench: &mut Bench) -> Result<()> {
-    let site = bench.site()?;
+    let site = bench.pair()?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let names = site.node_names();
     let (full, other) = (names[0].clone(), names[1].clone());
@@ -235,7 +235,7 @@ pub fn share_frozen(bench: &mut Bench) -> Result<()> {
 /// The center is away while a node is switched off: it waits for its deadline, stops what it runs, leaves its word on the share, and its
 /// environments start elsewhere as soon as the center is back.
 pub fn center_gone(bench: &mut Bench) -> Result<()> {
-    let site = bench.site()?;
+    let site = bench.pair()?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let names = site.node_names();
     let (node, other) = (names[0].clone(), names[1].clone());
