@@ -5,12 +5,10 @@
 //! `PerSourcePenalties`, `MaxStartups`).
 
 use std::{
+    convert::Infallible,
     io::Read as _,
     net::TcpStream,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, RecvTimeoutError},
-    },
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
 };
@@ -27,18 +25,17 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Asks until it is dropped.
 pub struct Watcher {
     answers: Receiver<Instant>,
-    _watched: Arc<()>,
+    _watched: Sender<Infallible>,
 }
 
 impl Watcher {
     /// Ask at this port of 127.0.0.1.
     pub fn start(port: u16) -> Result<Self> {
         let (tell, answers) = mpsc::channel();
-        let watched = Arc::new(());
-        let is_watched = Arc::downgrade(&watched);
+        let (watched, is_over) = mpsc::channel();
         let watch = move || {
             let mut next = Instant::now();
-            while is_watched.strong_count() > 0 {
+            while is_over.recv_timeout(next.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
                 let tell = tell.clone();
                 thread::spawn(move || {
                     if answers_at(port) {
@@ -46,7 +43,6 @@ impl Watcher {
                     }
                 });
                 next += EVERY;
-                thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         };
         thread::Builder::new().name("watcher".into()).spawn(watch).context("starting a thread")?;
@@ -88,7 +84,10 @@ mod tests {
     use std::{
         io::Write as _,
         net::TcpListener,
-        sync::atomic::{AtomicBool, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
     use super::*;
