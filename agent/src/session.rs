@@ -4,6 +4,9 @@
 //! The center holds a heartbeat while it has no news, so that orders arrive at once. When the center is away the node goes on as it
 //! is; the pauses between tries stay short, so that the node is `ready` again soon after the center is back.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +20,7 @@ use lodge_model::node::{BootFile, NodeFile};
 use lodge_model::{progress, timing};
 use lodge_sys::kmsg::{Kmsg, Level};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::backoff::Backoff;
 use crate::durable;
@@ -34,7 +37,7 @@ use crate::watch::FileWatch;
 const PAUSE_MAX: Duration = Duration::from_secs(timing::RETRY_MAX.as_secs() / 2);
 /// A center that answers at once with nothing new is not asked more often than this.
 const BEAT_MIN: Duration = Duration::from_millis(500);
-/// What follows from new orders at once is told with the next heartbeat, not with one for each.
+/// That new orders are carried out is awaited for so long, and told with the next heartbeat, not with one more.
 const GATHER: Duration = Duration::from_millis(50);
 /// The newest generation seen in this boot, so that a restart of the agent does not forget it.
 pub const GENERATION_FILE: &str = "/run/lodge/generation";
@@ -190,7 +193,10 @@ impl Session {
                         let before = memory.newest.value;
                         self.take(memory, orders, asked)?;
                         if memory.newest.value != before {
-                            sleep(GATHER).await;
+                            let newest = memory.newest.value;
+                            let mut carried_out = self.report.clone();
+                            // Whether they are carried out in time or not: the next heartbeat says so.
+                            let _ = timeout(GATHER, carried_out.wait_for(|report| report.generation == newest)).await;
                             continue;
                         }
                         let (mut report_now, mut kept_now) = (self.report.clone(), self.environments.clone());
@@ -342,72 +348,4 @@ pub fn boot_id() -> Result<BootId> {
 fn kernel() -> Result<String> {
     let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
     name.release().to_str().map(str::to_owned).ok_or_else(|| anyhow!("the kernel's release is not UTF-8"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use lodge_model::environment::order::{Report as EnvironmentReport, State, Usage};
-
-    #[test]
-    fn orders_older_than_the_newest_are_refused_even_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("generation");
-        let mut newest = Generation::read(path.clone());
-        assert_eq!(newest.accept(5).unwrap(), Ok(()));
-        assert_eq!(newest.accept(5).unwrap(), Ok(()));
-        let mut newest = Generation::read(path);
-        assert!(newest.accept(4).unwrap().unwrap_err().contains("5 has been seen"));
-        assert_eq!(newest.accept(6).unwrap(), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn another_probe_time_is_not_urgent_and_a_failure_is() {
-        let report = |share| Report { share, generation: 1, ..Report::default() };
-        let told = report(ShareHealth::Mounted { probe_ms: 3 });
-        let (sender, mut receiver) = watch::channel(told.clone());
-        let soon = Duration::from_millis(20);
-        sender.send_replace(report(ShareHealth::Mounted { probe_ms: 9 }));
-        assert!(tokio::time::timeout(soon, urgent(&mut receiver, &told)).await.is_err());
-        sender.send_replace(report(ShareHealth::Failed { error: "frozen".into() }));
-        tokio::time::timeout(Duration::from_secs(5), urgent(&mut receiver, &told)).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_environment_that_changes_does_not_wait_for_the_next_beat() {
-        let report = |state, memory| Reports {
-            environments: vec![environment_report(state, memory)],
-            is_kept: true,
-            ..Reports::default()
-        };
-        let told = report(State::Stopping, 1);
-        let (sender, mut receiver) = watch::channel(told.clone());
-        let soon = Duration::from_millis(20);
-        sender.send_replace(report(State::Stopping, 2));
-        assert!(tokio::time::timeout(soon, urgent_of_environments(&mut receiver, &told)).await.is_err());
-        sender.send_replace(report(State::Released, 2));
-        tokio::time::timeout(Duration::from_secs(5), urgent_of_environments(&mut receiver, &told)).await.unwrap();
-    }
-
-    fn environment_report(state: State, memory: u64) -> EnvironmentReport {
-        EnvironmentReport {
-            id: "00000000-0000-0000-0000-000000000005".parse().unwrap(),
-            epoch: 1,
-            state,
-            problem: String::new(),
-            usage: Some(Usage { memory, ..Usage::default() }),
-            starts: 0,
-            last_exit: String::new(),
-            restarts_done: 0,
-            checkpoint: None,
-            mended: String::new(),
-            probe: None,
-        }
-    }
-
-    #[test]
-    fn this_boot_and_this_kernel_have_names() {
-        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
-        assert!(!kernel().unwrap().is_empty());
-    }
 }

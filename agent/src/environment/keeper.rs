@@ -116,6 +116,7 @@ impl Keeper {
         let leaving = *wakers.leaving.borrow_and_update();
         leaving.map_or(Ok(()), |by| self.leave(by, found.clone()))?;
         self.begin(found)?;
+        // The first is at once, when it is known what is assigned.
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -142,11 +143,7 @@ impl Keeper {
                     changed.context("waiting for orders")?;
                     let orders = wakers.orders.borrow_and_update().clone();
                     if let Some(orders) = orders {
-                        let is_first = !self.is_assigned;
                         self.ordered(orders)?;
-                        if is_first {
-                            round.reset_immediately();
-                        }
                     }
                 }
                 _ = round.tick(), if self.is_assigned => {

@@ -3,6 +3,8 @@
 //! Everything of one environment is done by its one thread, tasks as well: no two steps of it ever run at once. A step that hangs with
 //! the share hangs this thread alone.
 
+mod asked;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,11 +19,12 @@ use super::host::{Action, Container, Found, Host, Progress, StepError, TaskDone}
 use super::notes::{Book, Notes};
 use super::plan::{self, Facts, Failure, Memory, plan};
 use super::tasks::Told;
+use asked::Asked;
+#[cfg(test)]
+pub use asked::FIRST_AFTER;
 
 /// The usage of a running environment is asked for this often; it is also looked at again then, should an event have been lost.
 pub const USAGE_EVERY: Duration = Duration::from_secs(10);
-/// Not before it has run for this long: its boot is not disturbed, and says nothing of what comes after it.
-pub const USAGE_AFTER: Duration = Duration::from_secs(5);
 /// Its processes are looked at this often, to know beforehand whether they could be kept in a checkpoint.
 pub const PROBE_EVERY: Duration = Duration::from_secs(30);
 
@@ -132,18 +135,6 @@ pub struct Worker {
     expected: Option<Found>,
     last_report: Option<Report>,
     heard: u64,
-}
-
-/// What is asked again and again of one that runs.
-struct Asked<T> {
-    next: Duration,
-    answer: Option<T>,
-}
-
-impl<T> Asked<T> {
-    fn first(next: Duration) -> Self {
-        Self { next, answer: None }
-    }
 }
 
 /// What a turn came to.
@@ -294,37 +285,23 @@ impl Worker {
     }
 
     fn usage(&mut self, found: &Found, now: Duration) -> Option<Usage> {
-        if !matches!(found.container, Container::Running { .. }) {
-            self.usage = None;
-            return None;
-        }
-        let asked = self.usage.get_or_insert_with(|| Asked::first(now + USAGE_AFTER));
-        if now >= asked.next {
-            asked.next = now + USAGE_EVERY;
-            match self.around.host.usage(self.id) {
-                Ok(usage) => asked.answer = Some(usage),
-                Err(error) => tracing::debug!("usage of environment {}: {error:#}", self.id),
-            }
-        }
-        asked.answer.clone()
+        let runs = matches!(found.container, Container::Running { .. });
+        let (host, id) = (&self.around.host, self.id);
+        asked::again(&mut self.usage, runs, now, USAGE_EVERY, |last| {
+            let usage = host.usage(id).inspect_err(|error| tracing::debug!("usage of environment {id}: {error:#}"));
+            usage.ok().or(last)
+        })
     }
 
     /// Whether its processes could be kept; of a template that does not say so nobody asks.
     fn probe(&mut self, found: &Found, now: Duration) -> Option<Probe> {
         let is_movable = self.order.as_ref().is_some_and(|order| order.template.meta.movable);
-        if !is_movable || !matches!(found.container, Container::Running { .. }) {
-            self.probe = None;
-            return None;
-        }
-        let asked = self.probe.get_or_insert_with(|| Asked::first(now + USAGE_AFTER));
-        if now >= asked.next {
-            asked.next = now + PROBE_EVERY;
-            asked.answer = self.around.host.probe(self.id).unwrap_or_else(|error| {
-                tracing::debug!("looking at the processes of environment {}: {error:#}", self.id);
-                None
-            });
-        }
-        asked.answer.clone()
+        let runs = matches!(found.container, Container::Running { .. });
+        let (host, id) = (&self.around.host, self.id);
+        asked::again(&mut self.probe, is_movable && runs, now, PROBE_EVERY, |_| {
+            let probe = host.probe(id).inspect_err(|error| tracing::debug!("processes of environment {id}: {error:#}"));
+            probe.ok().flatten()
+        })
     }
 
     fn perform(&mut self, action: Action, found: Found) {

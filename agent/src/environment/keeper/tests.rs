@@ -9,12 +9,18 @@ use uuid::Uuid;
 use super::*;
 use crate::environment::exits::Exits;
 use crate::environment::fake::Fake;
-use crate::environment::host::Host as _;
+use crate::environment::host::{Action, Host as _, Progress};
 use crate::environment::notes::Book;
 use crate::environment::stage::{BOOT, ID, order};
 use crate::moments::since_boot;
 
 const SOON: Duration = Duration::from_secs(20);
+
+struct Silent;
+
+impl Progress for Silent {
+    fn percent(&self, _: u8) {}
+}
 
 /// A node whose agent can be started again.
 struct Node {
@@ -183,6 +189,23 @@ async fn what_is_found_and_not_assigned_is_taken_down() {
     agent.until(|reports| state(reports) == Some(&State::Stopping)).await;
     agent.until(|reports| reports.environments.is_empty()).await;
     assert!(node.fake.list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_turns_up_later_is_taken_down_in_the_next_round() {
+    let node = Node::new();
+    let mut agent = node.start(&with_share());
+    agent.order(vec![order(Want::Running, 1)], Vec::new());
+    agent.until(is_running).await;
+    let stray = Assignment { id: EnvironmentId(Uuid::from_u128(9)), ..order(Want::Running, 1) };
+    let taken = node.fake.perform(stray.id, &Action::Hold(Box::new(stray.clone())), &Silent);
+    taken.unwrap();
+    assert!(node.fake.list().unwrap().contains(&stray.id));
+    tokio::time::pause();
+    tokio::time::advance(ROUND).await;
+    tokio::time::resume();
+    agent.until(|_| !node.fake.list().unwrap().contains(&stray.id)).await;
+    assert!(is_running(&agent.reports.borrow()), "what is assigned stays");
 }
 
 #[tokio::test]

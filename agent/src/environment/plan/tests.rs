@@ -10,7 +10,7 @@ use super::RETRY_MAX;
 use crate::environment::fake::{Cut, Manners};
 use crate::environment::host::Container;
 use crate::environment::stage::{ID, Stage, order};
-use crate::environment::worker::{Message, USAGE_AFTER};
+use crate::environment::worker::{FIRST_AFTER, Message};
 
 const RUNNING: Option<State> = Some(State::Running { since: 1 });
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ fn a_new_environment_comes_up_step_by_step() {
     let report = stage.report.clone().unwrap();
     assert_eq!((report.epoch, report.starts, report.usage), (1, 0, None));
     // Its boot is left alone.
-    stage.pass(USAGE_AFTER);
+    stage.pass(FIRST_AFTER);
     assert_eq!(stage.report.clone().unwrap().usage.unwrap().memory, 1 << 20);
 }
 
