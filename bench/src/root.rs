@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use lodge_model::environment::order::IDS;
 use lodge_sys::{
+    ext4,
     idmap::{IdMap, IdRange, with_file_owner},
     loopdev::{self, Options},
     mount::{is_mounted, mounts, unmount},
-    program::Program,
     tree::{Tree, Trust},
 };
 
@@ -73,11 +73,7 @@ fn disk(peer: &Peer) -> Result<PathBuf> {
     let file = file.with_context(|| format!("making {}", path.display()))?;
     file.set_len(DISK).with_context(|| format!("sizing {}", path.display()))?;
     let attached = loopdev::attach(&file, Options { direct_io: true, ..Options::default() })?;
-    let extended = "nodiscard,root_owner=0:0,assume_storage_prezeroed=1";
-    Program::MkfsExt4
-        .call(["-q", "-F", "-m", "0", "-O", "^orphan_file", "-E", extended])
-        .arguments([&attached.device.path])
-        .run()?;
+    ext4::make_on_zeros(&attached.device.path, &[])?;
     Ok(attached.device.path.clone())
 }
 

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod disc;
 pub mod dm;
 pub mod efivar;
+pub mod ext4;
 pub mod facts;
 pub mod freeze;
 pub mod gpt;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use lodge_model::environment::order::Assignment;
 use lodge_model::environment::share;
 use lodge_model::ids::EnvironmentId;
+use lodge_sys::ext4;
 use lodge_sys::lock::{self, Locked};
 use lodge_sys::loopdev::{self, LoopDevice, Options};
 use lodge_sys::mount::mounts;
@@ -250,11 +251,7 @@ impl Real {
 
 /// On a disk or file that is all zeros.
 fn make_file_system(id: EnvironmentId, on: &Path) -> Result<()> {
-    let (extended, name) = ("nodiscard,root_owner=0:0,assume_storage_prezeroed=1", id.to_string());
-    let call = Program::MkfsExt4.call(["-q", "-F", "-m", "0", "-e", "remount-ro", "-U", &name, "-E", extended]);
-    // An orphan file would be read with every mount, block after block, over the network.
-    let call = call.arguments(["-O", "^orphan_file"]);
-    call.arguments([on]).run().map(drop)
+    ext4::make_on_zeros(on, &["-e", "remount-ro", "-U", &id.to_string()])
 }
 
 /// Whether the disk behind a device has no file system yet.
