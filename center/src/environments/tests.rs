@@ -1,6 +1,7 @@
 //! Requests, reports and planning together, over a store and a clock that is set.
 
 mod agents;
+mod planning;
 mod repair;
 
 use std::collections::BTreeSet;
