@@ -1,6 +1,9 @@
 //! Played agents on a bad network, with people who change their minds: whatever happens in whatever order, an environment never runs
 //! twice, and once the network is good everything is as it was asked for.
 
+mod agent;
+mod event;
+
 use std::collections::BTreeMap;
 
 use lodge_model::api::{Heartbeat, Orders, Register};
@@ -11,6 +14,8 @@ use lodge_model::fence::{FenceOutcome, Fenced, MarkAge, Signs};
 use lodge_model::ids::EnvironmentId;
 use lodge_model::layout::Slot;
 use lodge_model::node::Role;
+
+use event::{Event, event};
 
 use super::*;
 use crate::environments::drain;
@@ -50,63 +55,6 @@ struct Held {
     runs: bool,
     ended: bool,
     started_for: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Event {
-    /// Everything that happens on a good network, in one go.
-    Beat(usize),
-    Speak(usize),
-    Arrive(usize, bool),
-    Answer(usize, bool),
-    Act(usize, u32),
-    EndsByItself(usize),
-    PowersOff(usize),
-    Boots(usize),
-    Leaves(usize),
-    Create(u32),
-    Ask(u32, u8),
-    Move(u32),
-    Drain(usize, bool),
-    Undrain(usize),
-    ConfirmOff(usize),
-    /// The share node speaks; its orders arrive or are lost.
-    Serves(bool),
-    /// For a while a node says nothing while all others do.
-    Quiet(usize),
-    /// A node goes on with its heartbeat file alone.
-    Marks(usize),
-    Look,
-    Plan,
-    Time(i64),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let node = 0..2usize;
-    let which = 0..3u32;
-    prop_oneof![
-        16 => node.clone().prop_map(Event::Beat),
-        4 => node.clone().prop_map(Event::Speak),
-        4 => (node.clone(), any::<bool>()).prop_map(|(node, newest)| Event::Arrive(node, newest)),
-        4 => (node.clone(), any::<bool>()).prop_map(|(node, newest)| Event::Answer(node, newest)),
-        4 => (node.clone(), which.clone()).prop_map(|(node, at)| Event::Act(node, at)),
-        1 => node.clone().prop_map(Event::EndsByItself),
-        1 => node.clone().prop_map(Event::PowersOff),
-        2 => node.clone().prop_map(Event::Boots),
-        1 => node.clone().prop_map(Event::Leaves),
-        3 => which.clone().prop_map(Event::Create),
-        4 => (which.clone(), 0..9u8).prop_map(|(which, what)| Event::Ask(which, what)),
-        2 => which.prop_map(Event::Move),
-        2 => (node.clone(), any::<bool>()).prop_map(|(node, by_itself)| Event::Drain(node, by_itself)),
-        1 => node.clone().prop_map(Event::Undrain),
-        1 => node.clone().prop_map(Event::ConfirmOff),
-        3 => any::<bool>().prop_map(Event::Serves),
-        2 => node.clone().prop_map(Event::Quiet),
-        1 => node.prop_map(Event::Marks),
-        2 => Just(Event::Look),
-        8 => Just(Event::Plan),
-        3 => (1..40i64).prop_map(Event::Time),
-    ]
 }
 
 struct Play {
@@ -380,69 +328,6 @@ impl Play {
             }
             self.serves(false);
             self.look();
-        }
-    }
-}
-
-impl Agent {
-    /// What the share knows it by.
-    fn name(&self) -> (NodeId, BootId) {
-        (node_id(self.number), self.boot)
-    }
-
-    fn heartbeat(&self) -> Heartbeat {
-        let orders = self.orders.iter().flat_map(|orders| &orders.environments);
-        let reports = orders.map(|order| {
-            let state = match self.held.get(&order.id) {
-                Some(held) if held.epoch != order.epoch => State::Stopping,
-                Some(held) if held.runs => State::Running { since: 1 },
-                Some(held) if held.ended && order.want == Want::Running && !self.leaving => State::Ended,
-                Some(_) => State::Stopping,
-                None if order.boot != self.boot => State::Failed,
-                None if order.want == Want::Destroyed && !self.leaving => State::Destroyed,
-                None if order.want != Want::Running || self.leaving => State::Released,
-                None => State::Preparing { step: "mount".into() },
-            };
-            let restarts_done = self.held.get(&order.id).map_or(0, |held| held.started_for);
-            Report { restarts_done, ..says(order, state) }
-        });
-        let tasks = self.orders.iter().flat_map(|orders| &orders.tasks);
-        let done = || TaskOutcome::Done { bytes: 0, template: None };
-        let tasks = tasks.map(|task| TaskReport { id: task.id, outcome: done() });
-        Heartbeat {
-            boot: self.boot,
-            share: ShareHealth::Mounted { probe_ms: 1 },
-            generation: self.orders.as_ref().map_or(0, |orders| orders.generation),
-            problem: None,
-            phases: vec![],
-            environments: reports.collect(),
-            tasks: tasks.collect(),
-            warm: self.orders.iter().flat_map(|orders| &orders.warm).map(|template| template.digest.clone()).collect(),
-            last_words: vec![],
-            reached: vec![],
-            signs: Default::default(),
-            criu: None,
-        }
-    }
-
-    /// One step about one environment: what is not wanted goes, what is wanted comes.
-    fn act(&mut self, which: usize) {
-        let Some(orders) = self.orders.as_ref().filter(|_| self.is_on) else { return };
-        let assigned = |id: &EnvironmentId| orders.environments.iter().find(|order| order.id == *id);
-        let leaving = self.leaving;
-        self.held.retain(|id, held| {
-            assigned(id).is_some_and(|order| order.epoch == held.epoch && order.want == Want::Running && !leaving)
-        });
-        if let Some(order) = orders.environments.get(which)
-            && order.want == Want::Running
-            && order.boot == self.boot
-            && !leaving
-        {
-            let start = Held { epoch: order.epoch, runs: true, ended: false, started_for: order.restarts_asked };
-            let held = self.held.entry(order.id).or_insert(start);
-            if order.restarts_asked > held.started_for {
-                *held = start;
-            }
         }
     }
 }

@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lodge_model::bmc::{Secret, Trust};
 use lodge_model::ids::MachineId;
 use reqwest::{Client, Method, Response, StatusCode, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -19,6 +18,9 @@ use uuid::Uuid;
 
 use super::Bmc;
 use super::tls::Known;
+use answers::{Collection, ComputerSystem, Link, Root};
+
+mod answers;
 
 /// Longest answer that is read: a system with all its links is some ten KiB.
 const ANSWER_MAX: usize = 1 << 20;
@@ -374,53 +376,6 @@ fn innermost(error: &reqwest::Error) -> String {
         inner = source;
     }
     inner.to_string()
-}
-
-#[derive(Deserialize)]
-struct Link {
-    #[serde(rename = "@odata.id")]
-    path: String,
-}
-
-#[derive(Deserialize)]
-struct Root {
-    #[serde(rename = "Systems")]
-    systems: Option<Link>,
-}
-
-#[derive(Deserialize)]
-struct Collection {
-    #[serde(rename = "Members", default)]
-    members: Vec<Link>,
-}
-
-#[derive(Deserialize)]
-struct ComputerSystem {
-    #[serde(rename = "Id")]
-    id: Option<String>,
-    #[serde(rename = "PowerState")]
-    power: Option<String>,
-    #[serde(rename = "UUID")]
-    uuid: Option<String>,
-    #[serde(rename = "Manufacturer")]
-    maker: Option<String>,
-    #[serde(rename = "Model")]
-    model: Option<String>,
-    #[serde(rename = "Actions")]
-    actions: Option<Actions>,
-}
-
-#[derive(Deserialize)]
-struct Actions {
-    #[serde(rename = "#ComputerSystem.Reset")]
-    reset: Option<ResetAction>,
-}
-
-#[derive(Deserialize)]
-struct ResetAction {
-    target: String,
-    #[serde(rename = "ResetType@Redfish.AllowableValues", default)]
-    allowed: Vec<String>,
 }
 
 #[cfg(test)]
