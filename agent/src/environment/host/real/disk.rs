@@ -3,7 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lodge_model::environment::order::Assignment;
@@ -23,6 +24,9 @@ use crate::{consoles, durable};
 
 /// How long the share may take to answer who has a lock.
 const LOCK_LIMIT: Duration = Duration::from_secs(15);
+/// How long a lock may outlive its holder on this node: a program that is just being started has copies of all open files until its exec,
+/// and the kernel shows a loop device as free a moment before it closes the file of it.
+const LINGER: Duration = Duration::from_millis(500);
 /// How long the kernel may take to let go of a disk that nothing uses any more.
 pub(super) const DETACH_LIMIT: Duration = Duration::from_secs(30);
 /// A new file system in memory, until it is put onto the disk.
@@ -272,12 +276,16 @@ pub(super) fn lock_file(path: &Path) -> Result<File> {
 }
 
 fn lock_as(path: &Path, options: &OpenOptions) -> Result<File> {
+    let end = Instant::now() + LINGER;
     let lock = || -> Result<File> {
-        let file = options.open(path)?;
-        let file = match lock::exclusive(file, LOCK_LIMIT)? {
-            Locked::Yes(file) => file,
-            Locked::Held => bail!("somebody else has it: another node runs it or uses its disk"),
-            Locked::Unanswered => bail!("the share did not answer within {} s", LOCK_LIMIT.as_secs()),
+        let file = loop {
+            match lock::exclusive(options.open(path)?, LOCK_LIMIT)? {
+                Locked::Yes(file) => break file,
+                // Nobody tells when that has ended: it is asked again.
+                Locked::Held if Instant::now() < end => sleep(LINGER / 20),
+                Locked::Held => bail!("somebody else has it: another node runs it or uses its disk"),
+                Locked::Unanswered => bail!("the share did not answer within {} s", LOCK_LIMIT.as_secs()),
+            }
         };
         if !loopdev::is_same_file(&file, path)? {
             bail!("it was replaced at this moment");
