@@ -32,6 +32,7 @@ mod shutdown;
 mod uplink;
 mod watch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -54,6 +55,11 @@ enum Command {
     Consoles,
     /// Ban from the NFS server who was banned when this machine went down; before the server starts.
     Fence,
+    /// Prove the share in a directory of it: write, sync, read back, remove. The agent starts this, and kills it when it hangs.
+    Prove {
+        /// It is made when it is not there.
+        dir: PathBuf,
+    },
     /// Bring the uplink up as node.json says, write /etc/resolv.conf and /run/lodge/network.json, keep the lease.
     Network,
 }
@@ -78,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Run => environment::enter_namespace().and_then(|()| in_runtime(run::run())),
         Command::Consoles => in_runtime(consoles::serve(consoles::Places::default())),
         Command::Fence => fence::enforce_kept(),
+        Command::Prove { dir } => return reconcile::helper::prove(&dir),
         Command::Network => network::start().map(network::keep).map(|never| match never {}),
     };
     exit(ended)

@@ -4,7 +4,7 @@
 //! restart of the agent loses nothing.
 
 mod apply;
-mod helper;
+pub mod helper;
 mod observe;
 pub mod plan;
 
@@ -54,7 +54,7 @@ impl World {
             boot,
             moments,
             marks,
-            helper: Helper::start()?,
+            helper: Helper::start(helper::proof)?,
             mount_failure: None,
             probe: None,
             failures: BTreeMap::new(),

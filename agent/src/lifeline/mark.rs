@@ -89,13 +89,16 @@ fn write_once(share: &Path, node: NodeId, mark: &Mark, is_mounted: impl Fn(&Path
     file.write_all(&text).and_then(|()| file.sync_data()).with_context(|| format!("writing {}", path.display()))
 }
 
-/// A boot's first one is shorter than the last one of the boot before.
+/// A boot's first one is shorter than the last one of the boot before. One that is there is opened as such: a file that may have to be
+/// created keeps its directory locked for as long as the server takes (open(2) holds the inode's lock over it), and with it the proof of
+/// the share.
 fn open(path: &Path, first: bool) -> std::io::Result<File> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(first).open(path);
-    match open() {
+    let mut options = OpenOptions::new();
+    options.write(true).truncate(first);
+    match options.open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            open()
+            options.create(true).open(path)
         }
         opened => opened,
     }

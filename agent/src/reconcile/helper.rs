@@ -1,15 +1,21 @@
 //! A thread for what may hang: a hard mount waits in the kernel until its server is back, and so does everything below it. The
 //! agent asks for one thing at a time and goes on; a hung job costs one sleeping thread. A killed agent takes the thread with it
 //! (NFS waits are killable), the mount stays.
+//!
+//! The share is proved by a process of its own, which is killed when it hangs, and begun again. One request may hang while the share
+//! answers all others: the kernel's client waits 15 s before it repeats one that the server says it is still at (`rpc_delay` in
+//! `nfs41_sequence_process`, fs/nfs/nfs4proc.c), and servers that were frozen do say so.
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use lodge_model::{paths, timing};
 use lodge_sys::mount::Unmounted;
+use lodge_sys::program::Program;
 use lodge_sys::{mount, nfs};
 use tokio::sync::mpsc as tokio_mpsc;
 
@@ -18,6 +24,12 @@ use crate::moments::since_boot;
 use crate::uplink;
 
 const STACK: usize = 128 << 10;
+/// A proof that takes longer is given up.
+const PROOF: Duration = Duration::from_secs(6);
+/// Exit status of one that failed.
+const FAILED: i32 = 3;
+/// Exit status of one that says that the mount no longer means anything to its server.
+const STALE: i32 = 4;
 
 /// How a job ended.
 #[derive(Debug)]
@@ -47,13 +59,13 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Start the thread.
-    pub fn start() -> Result<Self> {
+    /// Start the thread. `prove` proves the share in a directory: [`proof`].
+    pub fn start(prove: impl Fn(&Path) -> Result<(), JobError> + Send + 'static) -> Result<Self> {
         let (jobs, todo) = mpsc::channel();
         let (done, outcomes) = tokio_mpsc::unbounded_channel();
         let work = move || {
             while let Ok(job) = todo.recv() {
-                let result = run(&job);
+                let result = run(&job, &prove);
                 if done.send(Outcome { job, at: since_boot(), result }).is_err() {
                     return;
                 }
@@ -87,12 +99,27 @@ impl Helper {
     }
 }
 
-fn run(job: &Job) -> Result<u32, JobError> {
+/// Have the share proved in a directory, in bounded time.
+pub fn proof(dir: &Path) -> Result<(), JobError> {
+    let program = Program::Agent.call(["prove"]).arguments([dir]);
+    let said = program.accept(&[0, FAILED, STALE]).deadline(PROOF).run()?;
+    let text = String::from_utf8_lossy(&said.stderr).trim().to_owned();
+    if said.code == 0 { Ok(()) } else { Err(JobError { text, stale: said.code == STALE }) }
+}
+
+/// What the program does that is started for it; its exit status.
+pub fn prove(dir: &Path) -> ExitCode {
+    let Err(error) = nfs::prove(dir) else { return ExitCode::SUCCESS };
+    eprintln!("{error}");
+    u8::try_from(if error.is_stale() { STALE } else { FAILED }).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn run(job: &Job, prove: &impl Fn(&Path) -> Result<(), JobError>) -> Result<u32, JobError> {
     let start = since_boot();
     match job {
         Job::Mount(server) => mount_share(*server)?,
         Job::Unmount => unmount_share()?,
-        Job::Probe(dir) => drop(nfs::prove(dir)?),
+        Job::Probe(dir) => prove(dir)?,
     }
     Ok(u32::try_from((since_boot() - start).as_millis()).unwrap_or(u32::MAX))
 }
@@ -129,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn a_proof_and_its_failure_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let mut helper = Helper::start().unwrap();
+        let mut helper = Helper::start(|dir| Ok(nfs::prove(dir).map(drop)?)).unwrap();
         helper.begin(Job::Probe(dir.path().join("nodes/n"))).unwrap();
         assert!(helper.busy().is_some());
         assert!(helper.ended().await.unwrap().result.is_ok());
