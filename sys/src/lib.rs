@@ -3,6 +3,7 @@
 pub mod blkid;
 pub mod block;
 pub mod cgroup;
+pub mod child;
 pub mod disc;
 pub mod dm;
 pub mod efivar;

@@ -1,6 +1,6 @@
 //! Mounts: made with what was asked for in the error, looked up in the kernel's own table, and taken away in bounded time even when
 //! a server behind them is dead.
-#![expect(unsafe_code, reason = "fork(2) for an unmount that may never return")]
+#![expect(unsafe_code, reason = "a child process for an unmount that may never return")]
 
 use std::{
     ffi::CString,
@@ -17,10 +17,10 @@ use nix::{
     mount::{MntFlags, umount2},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::wait::{WaitStatus, waitpid},
-    unistd::{ForkResult, Pid, fork},
+    unistd::Pid,
 };
 
-use crate::process::PidFd;
+use crate::{child, process::PidFd};
 
 /// One file system to mount, as a row of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +139,8 @@ pub fn start_unmount(target: &Path) -> Result<Pid> {
         }
         status
     };
-    start_call(&unmount).with_context(|| format!("forking to unmount {}", target.display()))
+    // SAFETY: two system calls, with memory that was prepared.
+    unsafe { child::start(&unmount) }.with_context(|| format!("forking to unmount {}", target.display()))
 }
 
 /// Start sync(2) in a child process and return at once: with a dead server behind a mount it may never end.
@@ -148,21 +149,8 @@ pub fn start_sync() -> Result<Pid> {
         nix::unistd::sync();
         0
     };
-    start_call(&sync).context("forking to sync")
-}
-
-/// Make one system call in a child process whose exit status is 0 or the call's error number.
-fn start_call(call: &dyn Fn() -> nix::libc::c_int) -> Result<Pid> {
-    // SAFETY: between fork and _exit the child makes one system call with memory prepared before the fork, and nothing that is
-    // not async-signal-safe, so it does not matter what other threads held.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let status = if call() == 0 { 0 } else { Errno::last_raw() };
-            // SAFETY: _exit ends this copy of the process and nothing else.
-            unsafe { nix::libc::_exit(status) }
-        }
-    }
+    // SAFETY: one system call.
+    unsafe { child::start(&sync) }.context("forking to sync")
 }
 
 /// A line of `/proc/thread-self/mountinfo` (proc(5)).

@@ -1,8 +1,7 @@
-//! The heartbeat file of this node on the share. A write waits for as long as the share's server is away, so it is done by a thread of its
-//! own; everybody else looks at when the last one went through.
+//! The heartbeat file of this node on the share. A write waits while the share's server is away, so it is done by a thread of its own;
+//! everybody else looks at when the last one went through.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,10 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use lodge_model::fence::{Mark, mark_path};
 use lodge_model::ids::{BootId, NodeId};
 use lodge_model::timing;
+use lodge_sys::child;
 use lodge_sys::mount::is_mounted;
+use nix::errno::Errno;
 
 use super::Moment;
 use crate::moments::since_boot;
+use crate::reconcile::plan::PATIENCE;
 
 const STACK: usize = 128 << 10;
 
@@ -85,23 +87,18 @@ fn write_once(share: &Path, node: NodeId, mark: &Mark, is_mounted: impl Fn(&Path
     }
     let path = share.join(mark_path(node));
     let text = serde_json::to_vec(mark).context("encoding it")?;
-    let mut file = open(&path, mark.count == 1).with_context(|| format!("opening {}", path.display()))?;
-    file.write_all(&text).and_then(|()| file.sync_data()).with_context(|| format!("writing {}", path.display()))
-}
-
-/// A boot's first one is shorter than the last one of the boot before. One that is there is opened as such: a file that may have to be
-/// created keeps its directory locked for as long as the server takes (open(2) holds the inode's lock over it), and with it the proof of
-/// the share.
-fn open(path: &Path, first: bool) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).truncate(first);
-    match options.open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            options.create(true).open(path)
+    // A boot's first one is shorter than the last one of the boot before. It is written by a process that can be killed: see
+    // `reconcile::helper` for what a request that hangs keeps from going on.
+    let write = |is_new| child::overwrite(&path, &text, is_new, PATIENCE);
+    let written = match write(mark.count == 1)? {
+        Err(Errno::ENOENT) => {
+            let make = || path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&path));
+            make().with_context(|| format!("making {}", path.display()))?;
+            write(true)?
         }
-        opened => opened,
-    }
+        written => written,
+    };
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

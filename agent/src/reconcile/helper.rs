@@ -2,9 +2,10 @@
 //! agent asks for one thing at a time and goes on; a hung job costs one sleeping thread. A killed agent takes the thread with it
 //! (NFS waits are killable), the mount stays.
 //!
-//! The share is proved by a process of its own, which is killed when it hangs, and begun again. One request may hang while the share
-//! answers all others: the kernel's client waits 15 s before it repeats one that the server says it is still at (`rpc_delay` in
-//! `nfs41_sequence_process`, fs/nfs/nfs4proc.c), and servers that were frozen do say so.
+//! The share is proved by a process of its own, which is killed when it hangs, and begun again. One request may hang although the share
+//! answers: the kernel's client waits 15 s before it repeats one that the server says it is still at, as a server does that was frozen
+//! in between (`NFS4ERR_DELAY` in `nfs41_sequence_process`, fs/nfs/nfs4proc.c), and a client that has to bind its connection to the
+//! session anew waits for that one before it lets anything else through. When its process is killed, all go on.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -19,13 +20,11 @@ use lodge_sys::program::Program;
 use lodge_sys::{mount, nfs};
 use tokio::sync::mpsc as tokio_mpsc;
 
-use super::plan::Job;
+use super::plan::{Job, PATIENCE};
 use crate::moments::since_boot;
 use crate::uplink;
 
 const STACK: usize = 128 << 10;
-/// A proof that takes longer is given up.
-const PROOF: Duration = Duration::from_secs(6);
 /// Exit status of one that failed.
 const FAILED: i32 = 3;
 /// Exit status of one that says that the mount no longer means anything to its server.
@@ -102,7 +101,7 @@ impl Helper {
 /// Have the share proved in a directory, in bounded time.
 pub fn proof(dir: &Path) -> Result<(), JobError> {
     let program = Program::Agent.call(["prove"]).arguments([dir]);
-    let said = program.accept(&[0, FAILED, STALE]).deadline(PROOF).run()?;
+    let said = program.accept(&[0, FAILED, STALE]).deadline(PATIENCE).run()?;
     let text = String::from_utf8_lossy(&said.stderr).trim().to_owned();
     if said.code == 0 { Ok(()) } else { Err(JobError { text, stale: said.code == STALE }) }
 }
