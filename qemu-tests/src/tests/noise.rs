@@ -4,12 +4,16 @@
 //! slower, wherever it runs. So *before* is measured with the same load in an environment of another node, and what is left is what the
 //! neighbours do to each other. It is asked from outside, through the rack's router. The node's own counters say before and after each
 //! measurement that the load is felt.
+//!
+//! Both neighbours are ordered with one processor, on nodes that have two: what is sold is there. Where more is sold than there is, each
+//! gets its share of it (`cpu.weight` follows `--cpus`), and nobody promises that a share of a half is as fast as all.
 
 use std::{fmt, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use lodge_model::environment::view::EnvironmentView;
 
-use super::{Bench, ask_until, environments::leaves_nothing, isolation::put_probe};
+use super::{Bench, ask_until, environments::leaves_nothing, install::BOOT_LIMIT, isolation::put_probe, ready_in_center};
 use crate::{
     hosting::{Hosting, Wanted, address, http_get},
     machine::Machine,
@@ -20,6 +24,12 @@ const NODE: &str = "node1";
 const ELSEWHERE: &str = "node2";
 const QUIET: &str = "quiet";
 const NOISY: &str = "noisy";
+/// Processors of the nodes while this runs.
+const PROCESSORS: u8 = 2;
+/// Processors of each environment.
+const SOLD: &str = "1";
+/// A node goes down within this.
+const DOWN: Duration = Duration::from_secs(60);
 /// An answer may take so many times as long as with the load on another node.
 const BAR: f64 = 2.0;
 /// A load is felt within this on the reference machine: a disk has to be filled over the network.
@@ -80,8 +90,10 @@ const INODES: Load = Load {
 pub fn run(bench: &mut Bench) -> Result<()> {
     let probe = (bench.artifacts.probe)()?;
     let site = bench.site()?;
+    let before = site.rack.machine(NODE)?.spec.cpus;
+    refit(site, PROCESSORS)?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
-    let quiet = hosting.create(&site.operator, &Wanted { name: QUIET, memory: "96M", more: &["--node", NODE] })?;
+    let quiet = create(site, &hosting, QUIET, "96M", NODE)?;
     let asking = Asking { probe, port: site.rack.forward(address(&quiet)?, 80)? };
     http_get(&site.rack, asking.port, "/").context("before anything else")?;
     bench.say("  answers, ms:                  no load:   elsewhere: median    p90    beside: median    p90    ratio of medians, of p90");
@@ -98,7 +110,29 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let site = bench.site()?;
     site.operator.lodge(&["env", "destroy", QUIET, "--yes", "--wait"])?;
     leaves_nothing(site)?;
+    refit(site, before)?;
     hold(wrong.is_empty(), || format!("a neighbour's answers take more than {BAR} times as long: {}", wrong.join(", ")))
+}
+
+/// Nodes with another number of processors: switched off in order, changed, and switched on.
+fn refit(site: &mut Site, processors: u8) -> Result<()> {
+    for name in [NODE, ELSEWHERE] {
+        let machine = site.rack.machine_mut(name)?;
+        machine.press_power_button()?;
+        machine.wait_off(DOWN)?;
+        machine.spec.cpus = processors;
+        let from = machine.now();
+        machine.switch_on()?;
+        machine.wait_ready(from, BOOT_LIMIT)?;
+        ready_in_center(site, name)?;
+    }
+    Ok(())
+}
+
+fn create(site: &Site, hosting: &Hosting, name: &str, memory: &str, node: &str) -> Result<EnvironmentView> {
+    let made = hosting.create(&site.operator, &Wanted { name, memory, more: &["--node", node] })?;
+    site.operator.lodge(&["env", "set", name, "--cpus", SOLD])?;
+    Ok(made)
 }
 
 fn context(load: &Load, node: &str) -> String {
@@ -108,8 +142,7 @@ fn context(load: &Load, node: &str) -> String {
 /// How fast the quiet one answers while a load is felt on a node, and what that node counted.
 fn under(site: &Site, hosting: &Hosting, asking: &Asking, load: &Load, on: &str) -> Result<(Times, u64)> {
     let operator = &site.operator;
-    let noisy = hosting.create(operator, &Wanted { name: NOISY, memory: "128M", more: &["--node", on] })?;
-    operator.lodge(&["env", "set", NOISY, "--cpus", "1"])?;
+    let noisy = create(site, hosting, NOISY, "128M", on)?;
     put_probe(operator, NOISY, &asking.probe)?;
     operator.exec(NOISY, &format!("setsid sh -c '{}' >/dev/null 2>&1 </dev/null & true", load.command))?;
     let (node, id) = (site.rack.machine(on)?, noisy.id.to_string());
