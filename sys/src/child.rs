@@ -14,7 +14,8 @@ use nix::{
 
 use crate::process::PidFd;
 
-/// Make system calls in a child process whose exit status is 0 or the error number of the last one. The caller waits for it.
+/// Make system calls in a child process whose exit status is 0 or the error number of the last one (`EIO` where the kernel gave none: a
+/// short write). The caller waits for it.
 ///
 /// # Safety
 /// `calls` runs between fork and `_exit`: it makes system calls with memory prepared before the fork, and nothing that is not
@@ -24,7 +25,12 @@ pub(crate) unsafe fn start(calls: &dyn Fn() -> libc::c_int) -> Result<Pid> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            let status = if calls() == 0 { 0 } else { Errno::last_raw() };
+            Errno::clear();
+            let status = match (calls(), Errno::last_raw()) {
+                (0, _) => 0,
+                (_, 0) => libc::EIO,
+                (_, error) => error,
+            };
             // SAFETY: _exit ends this copy of the process and nothing else.
             unsafe { libc::_exit(status) }
         }
@@ -94,6 +100,22 @@ mod tests {
             (write("first", false), write("2nd", false), write("3", true)),
             ("first".into(), "2ndst".into(), "3".into())
         );
+    }
+
+    #[test]
+    fn a_failure_without_a_reason_is_none_that_succeeded() {
+        let status = |calls: &dyn Fn() -> libc::c_int| {
+            // SAFETY: no call but one that sets errno.
+            let child = unsafe { start(calls) }.unwrap();
+            let WaitStatus::Exited(_, status) = waitpid(child, None).unwrap() else { panic!() };
+            status
+        };
+        assert_eq!((status(&|| 0), status(&|| -1)), (0, libc::EIO));
+        let busy = || {
+            Errno::EBUSY.set();
+            -1
+        };
+        assert_eq!(status(&busy), libc::EBUSY);
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl Helper {
 /// Have the share proved in a directory, in bounded time.
 pub fn proof(dir: &Path) -> Result<(), JobError> {
     let program = Program::Agent.call(["prove"]).arguments([dir]);
-    let said = program.accept(&[0, FAILED, STALE]).deadline(PATIENCE).run()?;
+    let no_answer = || format!("proving {}: no answer; is the share's server up and reachable?", dir.display());
+    let said = program.accept(&[0, FAILED, STALE]).deadline(PATIENCE).run().with_context(no_answer)?;
     let text = String::from_utf8_lossy(&said.stderr).trim().to_owned();
     if said.code == 0 { Ok(()) } else { Err(JobError { text, stale: said.code == STALE }) }
 }
