@@ -2,7 +2,15 @@
 //! server end when their process is killed, and with it everything that waits for that request.
 #![expect(unsafe_code, reason = "fork(2), and system calls in the child")]
 
-use std::{ffi::CString, os::unix::ffi::OsStrExt as _, path::Path, time::Duration};
+use std::{
+    ffi::CString,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use nix::{
@@ -55,17 +63,25 @@ pub fn overwrite(path: &Path, text: &[u8], is_new: bool, limit: Duration) -> Res
         }
     };
     // SAFETY: those system calls and nothing else.
-    unsafe { within(limit, &write) }
+    unsafe { within(limit, None, &write) }
 }
 
-/// As [`start`], and waited for. The child has none of the caller's open files.
+/// As [`start`], and waited for: killed after `limit` (`ETIMEDOUT`). Of the caller's open files the child has none but `kept`.
 ///
 /// # Safety
 /// As for [`start`].
-unsafe fn within(limit: Duration, calls: &dyn Fn() -> libc::c_int) -> Result<Result<(), Errno>> {
+pub(crate) unsafe fn within(
+    limit: Duration,
+    kept: Option<BorrowedFd<'_>>,
+    calls: &dyn Fn() -> libc::c_int,
+) -> Result<Result<(), Errno>> {
+    let kept = kept.map_or(2, |kept| kept.as_raw_fd());
     let alone = || {
-        // SAFETY: it closes the descriptors of this copy of the process, and what owned them is not used again.
-        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+        // SAFETY: it closes descriptors of this copy of the process, and what owned them is not used again.
+        unsafe {
+            libc::syscall(libc::SYS_close_range, 3, kept - 1, 0);
+            libc::syscall(libc::SYS_close_range, kept + 1, libc::c_uint::MAX, 0);
+        }
         calls()
     };
     // SAFETY: by the caller's word, and close_range is a system call.

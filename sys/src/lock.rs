@@ -3,9 +3,11 @@
 //!
 //! On a network file system a server may take long to answer, or never do, so the question is asked by a thread of its own and waited
 //! for in bounded time. An answer that comes later is thrown away with the open file, and the lock with it.
+#![expect(unsafe_code, reason = "a lock that is waited for in a child process")]
 
 use std::{
     fs::File,
+    os::fd::{AsFd as _, AsRawFd as _},
     sync::mpsc::{RecvTimeoutError, sync_channel},
     time::Duration,
 };
@@ -16,6 +18,8 @@ use nix::{
     fcntl::{FcntlArg, fcntl},
     libc,
 };
+
+use crate::child;
 
 /// How the question for a lock ended.
 #[derive(Debug)]
@@ -46,14 +50,34 @@ pub fn exclusive(file: File, limit: Duration) -> Result<Locked> {
     }
 }
 
-fn ask_exclusive(file: &File) -> Result<bool> {
-    let whole = libc::flock {
+/// The same, and wait for another holder to let go: by a child process that has the very open file, so that its lock is the caller's, and
+/// that is killed after `limit`.
+pub fn await_exclusive(file: File, limit: Duration) -> Result<Locked> {
+    let (descriptor, whole) = (file.as_raw_fd(), whole());
+    let ask = || {
+        // SAFETY: fcntl reads a lock that was made before the fork, of a descriptor that the child has.
+        unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLKW, &raw const whole) }
+    };
+    // SAFETY: that system call and nothing else.
+    match unsafe { child::within(limit, Some(file.as_fd()), &ask) }? {
+        Ok(()) => Ok(Locked::Yes(file)),
+        Err(Errno::ETIMEDOUT) => Ok(Locked::Held),
+        Err(error) => Err(error).context("waiting for the lock of an open file"),
+    }
+}
+
+fn whole() -> libc::flock {
+    libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
+    }
+}
+
+fn ask_exclusive(file: &File) -> Result<bool> {
+    let whole = whole();
     loop {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
             Ok(_) => return Ok(true),
@@ -85,6 +109,22 @@ mod tests {
         assert!(matches!(exclusive(open(), SOON).unwrap(), Locked::Held), "a duplicate keeps it");
         drop(same);
         assert!(matches!(exclusive(open(), SOON).unwrap(), Locked::Yes(_)));
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_until_its_holder_lets_go() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || OpenOptions::new().read(true).write(true).open(file.path()).unwrap();
+        let Locked::Yes(first) = exclusive(open(), SOON).unwrap() else { panic!("a free file is not locked") };
+        assert!(matches!(await_exclusive(open(), Duration::from_millis(50)).unwrap(), Locked::Held));
+        let waits = std::thread::spawn({
+            let second = open();
+            move || await_exclusive(second, SOON).unwrap()
+        });
+        drop(first);
+        let Locked::Yes(second) = waits.join().unwrap() else { panic!("it is free") };
+        assert!(matches!(exclusive(open(), SOON).unwrap(), Locked::Held), "the lock is the caller's, not its child's");
+        drop(second);
     }
 
     #[test]

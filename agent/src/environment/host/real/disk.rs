@@ -3,8 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lodge_model::environment::order::Assignment;
@@ -276,16 +275,15 @@ pub(super) fn lock_file(path: &Path) -> Result<File> {
 }
 
 fn lock_as(path: &Path, options: &OpenOptions) -> Result<File> {
-    let end = Instant::now() + LINGER;
     let lock = || -> Result<File> {
-        let file = loop {
-            match lock::exclusive(options.open(path)?, LOCK_LIMIT)? {
-                Locked::Yes(file) => break file,
-                // Nobody tells when that has ended: it is asked again.
-                Locked::Held if Instant::now() < end => sleep(LINGER / 20),
-                Locked::Held => bail!("somebody else has it: another node runs it or uses its disk"),
-                Locked::Unanswered => bail!("the share did not answer within {} s", LOCK_LIMIT.as_secs()),
-            }
+        let asked = match lock::exclusive(options.open(path)?, LOCK_LIMIT)? {
+            Locked::Held => lock::await_exclusive(options.open(path)?, LINGER)?,
+            asked => asked,
+        };
+        let file = match asked {
+            Locked::Yes(file) => file,
+            Locked::Held => bail!("somebody else has it: another node runs it or uses its disk"),
+            Locked::Unanswered => bail!("the share did not answer within {} s", LOCK_LIMIT.as_secs()),
         };
         if !loopdev::is_same_file(&file, path)? {
             bail!("it was replaced at this moment");
