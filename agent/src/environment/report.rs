@@ -77,17 +77,8 @@ mod tests {
     #[test]
     fn progress_can_wait_and_states_cannot() {
         let report = |state, memory| Report {
-            id: EnvironmentId(Uuid::from_u128(1)),
-            epoch: 1,
-            state,
-            problem: String::new(),
             usage: Some(Usage { memory, ..Usage::default() }),
-            starts: 0,
-            last_exit: String::new(),
-            restarts_done: 0,
-            checkpoint: None,
-            mended: String::new(),
-            probe: None,
+            ..Report::new(EnvironmentId(Uuid::from_u128(1)), 1, state)
         };
         let task = |outcome| TaskReport { id: TaskId(Uuid::from_u128(2)), outcome };
         let reports = |state, memory, outcome| Reports {

@@ -39,19 +39,8 @@ async fn an_environment_that_changes_does_not_wait_for_the_next_beat() {
 }
 
 fn environment_report(state: State, memory: u64) -> EnvironmentReport {
-    EnvironmentReport {
-        id: "00000000-0000-0000-0000-000000000005".parse().unwrap(),
-        epoch: 1,
-        state,
-        problem: String::new(),
-        usage: Some(Usage { memory, ..Usage::default() }),
-        starts: 0,
-        last_exit: String::new(),
-        restarts_done: 0,
-        checkpoint: None,
-        mended: String::new(),
-        probe: None,
-    }
+    let id = "00000000-0000-0000-0000-000000000005".parse().unwrap();
+    EnvironmentReport { usage: Some(Usage { memory, ..Usage::default() }), ..EnvironmentReport::new(id, 1, state) }
 }
 
 #[test]

@@ -114,19 +114,7 @@ impl Rig {
 }
 
 fn says(assigned: &Assignment, state: State) -> Report {
-    Report {
-        id: assigned.id,
-        epoch: assigned.epoch,
-        state,
-        problem: String::new(),
-        usage: None,
-        starts: 0,
-        last_exit: String::new(),
-        restarts_done: 0,
-        checkpoint: None,
-        mended: String::new(),
-        probe: None,
-    }
+    Report::new(assigned.id, assigned.epoch, state)
 }
 
 #[test]
