@@ -1,7 +1,7 @@
 //! Files that are whole or not there: written beside, synced, renamed, the directory synced.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -14,10 +14,17 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 fn try_write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let (dir, name) = path.parent().zip(path.file_name()).ok_or_else(|| anyhow!("it has no directory"))?;
-    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let temporary = dir.join(format!(".{}.new", name.to_string_lossy()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    // A file left by an earlier try keeps its mode at open(2). On the share each change is a way there and back.
+    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary);
+    // On the share each question and each change is a way there and back.
+    let mut file = match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+            open()?
+        }
+        opened => opened?,
+    };
+    // A file left by an earlier try keeps its mode at open(2).
     if file.metadata()?.permissions().mode() & 0o7777 != mode {
         file.set_permissions(Permissions::from_mode(mode)).or_else(ignore_vfat)?;
     }
@@ -30,7 +37,7 @@ fn try_write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 /// FAT has no modes to set.
 fn ignore_vfat(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
+    if error.kind() == ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
 }
 
 #[cfg(test)]

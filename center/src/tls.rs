@@ -55,7 +55,8 @@ pub fn config(ca: &Ca, identity: ServerIdentity) -> anyhow::Result<RustlsConfig>
         .with_client_cert_verifier(clients)
         .with_single_cert(identity.chain, identity.key)
         .context("taking the server's certificate")?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Agents break off the questions that are held for them, and need not connect anew with HTTP/2.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(RustlsConfig::from_config(Arc::new(config)))
 }
 

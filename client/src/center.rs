@@ -26,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// that the center is gone, and it must be back within 10 s of the center's return.
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 const HEARTBEAT_MARGIN: Duration = Duration::from_secs(3);
+/// An agent's connection on which nothing has come for so long is asked whether anybody is there, and given up without an answer.
+const SILENCE: Duration = Duration::from_secs(3);
 /// A refusal that is not JSON is shown up to this many characters.
 const REFUSAL_MAX: usize = 300;
 
@@ -34,7 +36,8 @@ const REFUSAL_MAX: usize = 300;
 pub enum Auth {
     /// `Authorization: Bearer …`: a join or an operator's token.
     Token(String),
-    /// A client certificate: an agent.
+    /// A client certificate: an agent. All its calls share one connection (HTTP/2), so that to break off a heartbeat that the center holds,
+    /// which is how news are told, costs no handshake.
     Certificate {
         /// The certificate, PEM.
         cert_pem: String,
@@ -67,6 +70,7 @@ impl Center {
             .dangerous() // the pin replaces the public roots; the rest of the check is rustls' own
             .with_custom_certificate_verifier(Arc::<PinVerifier>::clone(&pin));
         let mut headers = HeaderMap::new();
+        let is_agent = matches!(auth, Auth::Certificate { .. });
         let tls = match auth {
             Auth::Token(token) => {
                 let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).context("reading the token")?;
@@ -81,19 +85,26 @@ impl Center {
                 tls.with_client_auth_cert(chain, key).context("using the client certificate and key")?
             }
         };
-        let client = || {
+        let client = |protocols: &[&[u8]]| {
+            let mut tls = tls.clone();
+            tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
             Client::builder()
-                .tls_backend_preconfigured(tls.clone())
+                .tls_backend_preconfigured(tls)
                 .https_only(true)
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_TIMEOUT)
                 .tcp_keepalive(Duration::from_secs(5))
+                .http2_keep_alive_interval(SILENCE)
+                .http2_keep_alive_timeout(SILENCE)
+                .http2_keep_alive_while_idle(true)
                 .user_agent(concat!("lodge/", env!("CARGO_PKG_VERSION")))
                 .default_headers(headers.clone())
+                .build()
+                .context("setting up the HTTP client")
         };
-        let http = client().build().context("setting up the HTTP client")?;
-        let upgrading = client().http1_only().build().context("setting up the HTTP client")?;
+        let http = client(if is_agent { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] })?;
+        let upgrading = client(&[b"http/1.1"])?;
         Ok(Self { url: base.as_str().trim_end_matches('/').to_owned(), base, ca: ca.clone(), http, upgrading, pin })
     }
 

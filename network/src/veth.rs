@@ -48,6 +48,10 @@ const LINKS: &str = "/proc/thread-self/net/dev";
 /// How long a port may take until it forwards. The kernel needs no time for it once both ends are up.
 const FORWARDING: Duration = Duration::from_secs(10);
 
+/// A pair has queues for as many processors as the machine could have, unless it is told otherwise, and uses one: the others would be made,
+/// announced to udev, and taken away again, with every start.
+const QUEUES: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
 /// What an environment's link is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkSpec {
@@ -212,10 +216,12 @@ fn connect(pid: u32, spec: &LinkSpec, guarded: Option<Guarded>) -> Result<()> {
     let netlink = runtime.block_on(async { Netlink::connect() })?;
     // A pair that is no port carries nothing: its guard is set meanwhile.
     let port = thread::scope(|scope| {
-        let guarded = scope.spawn(|| guarded.map_or_else(|| guard(spec), Ok));
+        let guarded = guarded.is_none().then(|| scope.spawn(|| guard(spec)));
         let made = runtime.block_on(ensure_pair(&netlink, spec.id, &plan, &namespace));
         let made = made.and_then(|port| inside::prepare(&namespace).map(|()| port));
-        guarded.join().map_err(|_| anyhow!("the thread that sets the guard panicked"))??;
+        if let Some(guarded) = guarded {
+            guarded.join().map_err(|_| anyhow!("the thread that sets the guard panicked"))??;
+        }
         made
     })?;
     runtime.block_on(ensure_port(&netlink, port, spec.id, &plan))?;
@@ -270,8 +276,10 @@ async fn ensure_port(netlink: &Netlink, index: u32, id: EnvironmentId, plan: &Pl
 
 async fn make_pair(netlink: &Netlink, name: &str, plan: &Plan, bridge: &Bridge, namespace: &File) -> Result<()> {
     let peer = LinkUnspec::new_with_name(inside::NAME).address(plan.mac.0.to_vec()).mtu(bridge.mtu);
-    let peer = peer.setns_by_fd(namespace.as_raw_fd()).build();
-    let pair = LinkVeth::new(name, inside::NAME).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).mtu(bridge.mtu).build();
+    let peer =
+        QUEUES.into_iter().fold(peer.setns_by_fd(namespace.as_raw_fd()), |peer, one| peer.append_extra_attribute(one)).build();
+    let pair = LinkVeth::new(name, inside::NAME).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).mtu(bridge.mtu);
+    let pair = QUEUES.into_iter().fold(pair, |pair, one| pair.append_extra_attribute(one)).build();
     netlink.handle.link().add(pair).execute().await.with_context(|| format!("making {name}"))
 }
 

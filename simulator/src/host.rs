@@ -142,7 +142,8 @@ impl Machine {
         disk.owner = Some(mine);
         disk.size = disk.size.max(order.disk);
         if found.disk == Disk::No {
-            found.disk = if disk.is_made { Disk::Unchecked } else { Disk::Blank };
+            found.disk = if disk.is_made { Disk::Unchecked } else { Disk::Ready { size: disk.size } };
+            disk.is_made = true;
         }
         found.held = Some(order.clone());
         Ok(())
@@ -187,10 +188,10 @@ impl Machine {
                 Ok(())
             }
             Action::Hold(order) => self.hold(&mut found, order, now),
-            Action::MakeDisk | Action::CheckDisk => {
+            Action::CheckDisk => {
                 let mut share = open(&self.share);
                 let disk = share.disks.entry(id).or_default();
-                (disk.is_made, found.disk) = (true, Disk::Ready { size: disk.size });
+                found.disk = Disk::Ready { size: disk.size };
                 Ok(())
             }
             Action::GrowDisk(size) => {
@@ -282,7 +283,7 @@ impl Kernel {
 
 /// Whether a step waits for the share: by name below its mount point, or through the loop device.
 fn uses_share(action: &Action) -> bool {
-    action.needs_share() || matches!(action, Action::MakeDisk | Action::CheckDisk | Action::Mount(_) | Action::Unmount)
+    action.needs_share() || matches!(action, Action::CheckDisk | Action::Mount(_) | Action::Unmount)
 }
 
 impl Host for Machine {

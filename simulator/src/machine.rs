@@ -351,7 +351,7 @@ impl Hand {
 fn takes(step: &str, random: &mut fastrand::Rng) -> Millis {
     let usual = match step {
         "fetch-template" => 800,
-        "take-disk" | "make-disk" | "network" => 200,
+        "take-disk" | "network" => 200,
         "mount" | "create" | "unmount" | "start" => 100,
         _ => 20,
     };

@@ -117,18 +117,14 @@ impl Inner {
                 share.epoch = order.epoch;
                 share.size = share.size.max(order.disk);
                 if found.disk == Disk::No {
-                    found.disk = if share.is_made { Disk::Unchecked } else { Disk::Blank };
+                    let is_old = share.is_made || is_half;
+                    found.disk = if is_old { Disk::Unchecked } else { Disk::Ready { size: share.size } };
+                    share.is_made = true;
                 }
                 if order.resume.is_none() {
                     share.checkpoint = None;
                 }
                 found.held = (!is_half).then(|| (**order).clone());
-            }
-            Action::MakeDisk => {
-                assert_eq!((found.disk, found.mounts), (Disk::Blank, Mounts::No), "a disk is made on a blank one");
-                if !is_half {
-                    (share.is_made, found.disk) = (true, Disk::Ready { size: share.size });
-                }
             }
             Action::CheckDisk => {
                 assert_eq!((found.disk, found.mounts), (Disk::Unchecked, Mounts::No), "a mounted disk is not checked");

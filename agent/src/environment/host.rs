@@ -4,8 +4,8 @@
 //! | going up | step | found afterwards |
 //! |---|---|---|
 //! | 1 | `FetchTemplate` | `template` |
-//! | 2 | `Hold`: lock on the disk, owner record, loop device | `held`, `disk` |
-//! | 3 | `MakeDisk` or `CheckDisk`, `GrowDisk` | `disk: Ready` of the ordered size |
+//! | 2 | `Hold`: lock on the disk, owner record, loop device; a new disk is made | `held`, `disk` |
+//! | 3 | `CheckDisk`, `GrowDisk` | `disk: Ready` of the ordered size |
 //! | 4 | `Mount` | `mounts: Whole` |
 //! | 5 | `Create` | `container: Created` |
 //! |   | or `Restore`, which is 5, 6 and 7 at once | `container: Running`, `link` |
@@ -121,7 +121,6 @@ impl Found {
     pub fn after(&self, action: &Action) -> Option<Self> {
         let found = self.clone();
         Some(match action {
-            Action::MakeDisk => Self { disk: Disk::Ready { size: self.held.as_ref()?.disk }, ..found },
             Action::Mount(_) => Self { mounts: Mounts::Whole, ..found },
             Action::Attach(_) => Self { link: true, ..found },
             _ => return None,
@@ -135,8 +134,6 @@ pub enum Disk {
     /// No loop device, no lock.
     #[default]
     No,
-    /// Locked and attached; nothing is on it.
-    Blank,
     /// Locked and attached; its file system has not been checked since.
     Unchecked,
     /// Locked, attached and checked.
@@ -205,11 +202,9 @@ impl From<&Assignment> for Limits {
 pub enum Action {
     /// Copy the template from the share into the node's cache, with its digest checked.
     FetchTemplate(TemplateRef),
-    /// Take the right to run it: directory and `disk.img` on the share (made where they are not), the lock on the very open file that the
-    /// loop device gets, `share::may_hold`, the owner record, the loop device; then the order is kept in `/run`. Before the first mount.
+    /// Take the right to run it: directory and `disk.img` on the share (made where they are not, with a file system), the lock on the
+    /// very open file that the loop device gets, `share::may_hold`, the owner record, the loop device; then the order is kept in `/run`. Before the first mount.
     Hold(Box<Assignment>),
-    /// Make its file system; never on a disk that holds anything.
-    MakeDisk,
     /// Check and repair its file system. It is not mounted.
     CheckDisk,
     /// Make disk and file system this many bytes; mounted or not.
@@ -270,8 +265,7 @@ impl Action {
             | Action::Restore(_)
             | Action::Release { .. }
             | Action::Destroy { .. } => true,
-            Action::MakeDisk
-            | Action::CheckDisk
+            Action::CheckDisk
             | Action::Mount(_)
             | Action::Create(_)
             | Action::Attach(_)
@@ -291,7 +285,6 @@ impl Action {
         match self {
             Action::FetchTemplate(_) => "fetch-template",
             Action::Hold(_) => "take-disk",
-            Action::MakeDisk => "make-disk",
             Action::CheckDisk => "check-disk",
             Action::GrowDisk(_) => "grow-disk",
             Action::Mount(_) => "mount",

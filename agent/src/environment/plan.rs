@@ -225,7 +225,6 @@ fn up(facts: &Facts, order: &Assignment, notes: &Notes) -> Next {
         (_, Some(template), _) => Action::FetchTemplate(template.clone()),
         (.., Disk::No) => Action::Hold(order()),
         _ if found.held.as_ref() != Some(&*order()) => Action::Hold(order()),
-        (.., Disk::Blank) => Action::MakeDisk,
         (.., Disk::Unchecked) => Action::CheckDisk,
         (.., Disk::Ready { size }) if pages(size) < pages(order().disk) => Action::GrowDisk(order().disk),
         _ if found.mounts != Mounts::Whole => Action::Mount(order()),

@@ -263,7 +263,7 @@ pub enum Checkpoint {
 pub enum State {
     /// On the way up: template, disk, network.
     Preparing {
-        /// `fetch-template`, `make-disk`, `check-disk`, `mount`, `network`, `start`.
+        /// `fetch-template`, `take-disk`, `check-disk`, `mount`, `network`, `start`.
         step: String,
     },
     /// Its init runs.

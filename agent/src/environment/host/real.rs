@@ -12,7 +12,7 @@
 //! | `root.rs` | template, disk and overlay as an environment's root |
 //! | `link.rs` | its link, and the question who has its addresses |
 //! | `guest.rs` | files that are written into it |
-//! | `config.rs`, `seccomp.rs` | what the container engine is told |
+//! | `bundle.rs`, `config.rs`, `seccomp.rs` | what the container engine is told |
 //! | `container.rs` | making, starting and ending it, and its limits |
 //! | `live.rs` | checkpoints, made and gone on from |
 //! | `devices.rs` | the node's devices, for processes that go on here |
@@ -21,6 +21,7 @@
 //! It remembers nothing but the node's name and boot: what must be known later is a small file in the environment's directory below `/run`,
 //! which goes with everything else when it is let go of or when the node restarts.
 
+mod bundle;
 mod check;
 mod config;
 mod container;
@@ -72,6 +73,8 @@ pub struct Real {
     links: Mutex<BTreeMap<EnvironmentId, link::Begun>>,
     /// Files on their way into them; forgotten, they are written again.
     writing: Mutex<BTreeMap<EnvironmentId, JoinHandle<Result<()>>>>,
+    /// Bundles on their way; forgotten, they are made again.
+    bundles: Mutex<BTreeMap<EnvironmentId, bundle::Begun>>,
 }
 
 type DiskLock = Arc<Mutex<()>>;
@@ -92,8 +95,8 @@ impl Real {
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
-        let (templates, disks, links, writing) = Default::default();
-        Self { layout, node, boot, templates, disks, links, writing }
+        let (templates, disks, links, writing, bundles) = Default::default();
+        Self { layout, node, boot, templates, disks, links, writing, bundles }
     }
 
     /// Do something while no other thread does anything with this disk.
@@ -130,10 +133,12 @@ impl Host for Real {
                 self.begin_link(order);
                 disk(&|| self.hold(order))?;
             }
-            Action::MakeDisk => disk(&|| Ok(self.make_disk(id)?))?,
             Action::CheckDisk => disk(&|| self.check_disk(id))?,
             Action::GrowDisk(size) => disk(&|| self.grow_disk(id, *size))?,
-            Action::Mount(order) => disk(&|| Ok(self.mount_root(order)?))?,
+            Action::Mount(order) => {
+                self.begin_bundle(order);
+                disk(&|| Ok(self.mount_root(order)?))?;
+            }
             Action::Create(order) => {
                 self.begin_link(order);
                 if order.resume.is_some() {

@@ -29,7 +29,7 @@ fn a_new_environment_comes_up_step_by_step() {
     let mut stage = Stage::new();
     stage.order(Some(order(Want::Running, 1)));
     stage.act();
-    assert_eq!(stage.steps(), ["fetch-template", "take-disk", "make-disk", "mount", "create", "network", "start"]);
+    assert_eq!(stage.steps(), ["fetch-template", "take-disk", "mount", "create", "network", "start"]);
     assert_eq!((stage.state(), stage.problem()), (RUNNING, String::new()));
     let report = stage.report.clone().unwrap();
     assert_eq!((report.epoch, report.starts, report.usage), (1, 0, None));

@@ -13,11 +13,10 @@ use lodge_model::ids::EnvironmentId;
 use lodge_sys::cgroup::Cgroup;
 use lodge_sys::process::{self, PidFd};
 use lodge_sys::program::{Call, Program};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::config::{self, CPU_PERIOD, Node};
-use super::layout::{BESIDE, BUNDLE, Note, Notes, PRIVATE, ROOT, SCRATCH, private_dir};
+use super::config::{self, CPU_PERIOD};
+use super::layout::{BUNDLE, Note, Notes, PRIVATE, ROOT, SCRATCH};
 use super::{Real, guest, look};
 use crate::environment::host::{Container, Limits};
 
@@ -28,8 +27,6 @@ pub const CRUN_ROOT: &str = "/run/lodge/crun";
 const CRUN_LIMIT: Duration = Duration::from_secs(60);
 /// How long killed processes may take to end: they may wait for the share.
 const KILL_LIMIT: Duration = Duration::from_secs(60);
-/// systemd's default of the greatest number of open files of a process.
-const OPEN_FILES: u64 = 524_288;
 /// What an environment's control group can limit.
 const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
 /// What it must be able to limit.
@@ -57,14 +54,13 @@ impl Real {
         self.begin_files(order);
         let on_node = self.layout.on_node(id);
         self.delegate()?;
-        let bundle = on_node.join(BUNDLE);
-        private_dir(&bundle)?;
-        let config = config::config(order, &self.node(order, &on_node.join(ROOT)));
-        let path = bundle.join("config.json");
-        fs::write(&path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("writing {}", path.display()))?;
-        let console = (self.layout.console)(id)?;
+        let console = self.need_bundle(order)?;
         let pid_file = on_node.join("pid");
-        let call = self.crun(["create", "--bundle"]).arguments([&bundle]).arguments(["--pid-file"]).arguments([&pid_file]);
+        let call = self
+            .crun(["create", "--bundle"])
+            .arguments([on_node.join(BUNDLE)])
+            .arguments(["--pid-file"])
+            .arguments([&pid_file]);
         call.arguments(["--console-socket"]).arguments([console]).arguments([id.to_string()]).run()?;
         let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
         let pid = pid.trim().parse().with_context(|| format!("reading {}", pid_file.display()))?;
@@ -182,6 +178,7 @@ impl Real {
             remove_dir(state)?;
         }
         cgroup.remove()?;
+        self.wait_for_bundle(id);
         remove_dir(self.layout.on_node(id).join(BUNDLE))?;
         let notes = self.layout.notes(id);
         [Note::Limits, Note::Started, Note::Init].into_iter().try_for_each(|note| notes.remove(note))
@@ -213,17 +210,6 @@ impl Real {
         }
     }
 
-    fn node<'a>(&'a self, order: &Assignment, root: &'a Path) -> Node<'a> {
-        let proc = self.layout.lxcfs.join("proc");
-        let lxcfs_files: Vec<_> = config::LXCFS.into_iter().filter(|file| proc.join(file).exists()).collect();
-        if lxcfs_files.is_empty() {
-            tracing::warn!("lxcfs is not there: environments will see the memory and processors of the whole node");
-        }
-        let devices = config::DEVICES.into_iter().filter(|(path, ..)| fs::exists(path).unwrap_or(false)).collect();
-        let beside = order.beside.as_ref().map(|beside| (beside.place(), self.layout.on_node(order.id).join(BESIDE)));
-        Node { root, beside, lxcfs: &self.layout.lxcfs, lxcfs_files, devices, open_files: open_files() }
-    }
-
     /// What crun says of it: `created`, `running`, `stopped`.
     fn status(&self, id: EnvironmentId) -> Option<String> {
         let said = self.crun(["state"]).arguments([id.to_string()]).run().ok()?;
@@ -236,13 +222,6 @@ impl Real {
         let manager = self.layout.cgroup_manager;
         Program::Crun.call(["--root", &*root, "--cgroup-manager", manager]).arguments(arguments).deadline(CRUN_LIMIT)
     }
-}
-
-/// What an environment may raise its limit of open files to: as much as systemd gives, where this machine can. Nobody can give more than
-/// it has, so this process's own greatest limit is raised to it.
-fn open_files() -> u64 {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
-    if hard >= OPEN_FILES || setrlimit(Resource::RLIMIT_NOFILE, soft, OPEN_FILES).is_ok() { OPEN_FILES } else { hard }
 }
 
 /// Write what is to be written into an environment with this directory.

@@ -1,7 +1,8 @@
 //! The disk of an environment: one node at a time has the lock of its file, by the loop device that has that very open file.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use lodge_sys::program::Program;
 use lodge_sys::sparse;
 
 use super::check::check;
-use super::layout::{BESIDE, BESIDE_LOWER, LOWER, NEW_DISK, Note, PRIVATE, ROOT, SCRATCH, private_dir, remove_file};
+use super::layout::{BESIDE, BESIDE_LOWER, LOWER, Note, PRIVATE, ROOT, SCRATCH, private_dir, remove_file};
 use super::{Real, StepError};
 use crate::{consoles, durable};
 
@@ -42,9 +43,9 @@ impl Real {
         if self.has_disk(id)? {
             self.write_owner(&self.record(id, order.epoch))?;
         } else {
-            private_dir(&self.layout.on_share(id))?;
             self.layout.notes(id).remove(Note::Checked)?;
-            match self.layout.disk(id).exists() {
+            // Where there was no directory nobody has to be asked whether there is a disk.
+            match !make_dir(&self.layout.on_share(id))? && self.layout.disk(id).exists() {
                 true => self.take_old(order)?,
                 false => self.take_new(order, owner.is_some())?,
             }
@@ -61,28 +62,34 @@ impl Real {
             // Whoever starts it anew writes to the disk: nobody may go on from before that.
             self.forget_checkpoint(order.id)?;
         }
-        self.own(order, &file)
+        self.write_owner(&self.record(order.id, order.epoch))?;
+        Ok(attach(&file)?)
     }
 
-    /// Make a disk and take it. Meanwhile, as all that goes to the share and back, its file system is made in memory.
+    /// Make a disk and take it: its file system is made in memory, and put into its file while the share takes in whose it is. It gets its
+    /// name when both are there.
     fn take_new(&self, order: &Assignment, was_owned: bool) -> Result<(), StepError> {
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                if let Err(error) = self.form(order.id, order.disk) {
-                    tracing::warn!("{error:#}");
-                }
-            });
+        let (disk, new) = (self.layout.disk(order.id), self.layout.new_disk(order.id));
+        let form = self.layout.on_node(order.id).join(FORM);
+        let file = std::thread::scope(|scope| -> Result<File, StepError> {
+            let formed = scope.spawn(|| make_form(order.id, order.disk, &form));
             let file = self.make_file(order, was_owned)?;
             self.may_hold(order.id, order.epoch)?;
-            self.own(order, &file)
-        })
-    }
-
-    /// A locked disk is this node's from now on.
-    fn own(&self, order: &Assignment, file: &File) -> Result<(), StepError> {
-        self.write_owner(&self.record(order.id, order.epoch))?;
-        loopdev::attach(file, Options { direct_io: true, ..Options::default() })?;
-        Ok(())
+            let filled = scope.spawn(|| match formed.join() {
+                Ok(Ok(true)) => sparse::put(&form, &new),
+                Ok(Ok(false)) => make_file_system(order.id, &new),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(anyhow!("the thread that makes its file system panicked")),
+            });
+            self.write_owner(&self.record(order.id, order.epoch))?;
+            filled.join().unwrap_or_else(|_| Err(anyhow!("the thread that fills its disk panicked")))?;
+            Ok(file)
+        })?;
+        fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
+        sync_dir(&self.layout.on_share(order.id))?;
+        attach(&file)?;
+        remove_file(&form)?;
+        Ok(self.layout.notes(order.id).write(Note::Checked, &order.disk)?)
     }
 
     /// Whether the disk is attached with a lock that is good: the record, which was written under it, is still this node's. A device from
@@ -125,46 +132,6 @@ impl Real {
         Ok(file)
     }
 
-    /// Make its file system, unless it has one.
-    pub(super) fn make_disk(&self, id: EnvironmentId) -> Result<()> {
-        let device = self.need_loop(id)?;
-        let (disk, new) = (self.layout.disk(id), self.layout.new_disk(id));
-        if disk.exists() {
-            return Ok(());
-        }
-        let found = fs::metadata(&new).with_context(|| format!("looking at {}", new.display()))?;
-        if found.blocks() > 0 {
-            // An earlier try has written: everything is zeros again.
-            let file = File::options().write(true).open(&new).with_context(|| format!("opening {}", new.display()))?;
-            let emptied = file.set_len(0).and_then(|()| file.set_len(found.len())).and_then(|()| file.sync_all());
-            emptied.with_context(|| format!("emptying {}", new.display()))?;
-        }
-        let form = self.layout.on_node(id).join(FORM);
-        match fs::metadata(&form).is_ok_and(|form| form.len() == found.len()) {
-            true => sparse::put(&form, &device.path)?,
-            false => make_file_system(id, &device.path)?,
-        }
-        fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
-        sync_dir(&self.layout.on_share(id))?;
-        self.layout.notes(id).write(Note::Checked, &found.len())?;
-        remove_file(&form)
-    }
-
-    /// Make its file system in memory, where it does not take too much of that.
-    fn form(&self, id: EnvironmentId, size: u64) -> Result<()> {
-        if size > FORM_MOST {
-            return Ok(());
-        }
-        let form = self.layout.on_node(id).join(FORM);
-        let draft = form.with_extension("new");
-        // An agent that was killed may have left a mkfs behind that still writes to it.
-        remove_file(&draft)?;
-        let file = File::create(&draft).and_then(|file| file.set_len(size));
-        file.with_context(|| format!("making {}", draft.display()))?;
-        make_file_system(id, &draft)?;
-        fs::rename(&draft, &form).with_context(|| format!("renaming {} to {}", draft.display(), form.display()))
-    }
-
     /// Make it larger; never smaller.
     pub(super) fn grow_disk(&self, id: EnvironmentId, size: u64) -> Result<(), StepError> {
         let device = self.need_loop(id)?;
@@ -195,6 +162,7 @@ impl Real {
             return Err(anyhow!("its {left} is still mounted").into());
         }
         self.forget_link(id)?;
+        self.wait_for_bundle(id);
         if self.layout.on_share(id).exists() {
             let mine = self.record(id, epoch);
             if self.owner(id)?.as_ref() == Some(&mine) {
@@ -252,14 +220,40 @@ impl Real {
     }
 }
 
-/// On a disk or file that is all zeros.
+/// A directory of the root's own; whether it was not there.
+fn make_dir(dir: &Path) -> Result<bool> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        // The one above is not there yet.
+        Err(error) if error.kind() == ErrorKind::NotFound => private_dir(dir).map(|()| true),
+        Err(error) => Err(error).with_context(|| format!("making {}", dir.display())),
+    }
+}
+
+/// Make the file system of a disk of this size in memory, unless that takes too much of it; whether it did.
+fn make_form(id: EnvironmentId, size: u64, form: &Path) -> Result<bool> {
+    if size > FORM_MOST {
+        return Ok(false);
+    }
+    let draft = form.with_extension("new");
+    // An agent that was killed may have left a mkfs behind that still writes to it.
+    remove_file(&draft)?;
+    let file = File::create(&draft).and_then(|file| file.set_len(size));
+    file.with_context(|| format!("making {}", draft.display()))?;
+    make_file_system(id, &draft)?;
+    fs::rename(&draft, form).with_context(|| format!("renaming {} to {}", draft.display(), form.display()))?;
+    Ok(true)
+}
+
+/// In a file that is all zeros; mkfs sees it on the disk.
 fn make_file_system(id: EnvironmentId, on: &Path) -> Result<()> {
     ext4::make_on_zeros(on, &["-e", "remount-ro", "-U", &id.to_string()])
 }
 
-/// Whether the disk behind a device has no file system yet.
-pub(super) fn is_blank(device: &LoopDevice) -> bool {
-    device.backing.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW_DISK.as_bytes()))
+/// The loop device has the very open file that has the lock.
+fn attach(file: &File) -> Result<()> {
+    loopdev::attach(file, Options { direct_io: true, ..Options::default() }).map(drop)
 }
 
 /// Whose disk a file is, by its name: `…/environments/<id>/disk.img`.
@@ -309,7 +303,7 @@ fn remove_node_dir(dir: &Path) -> Result<()> {
 }
 
 fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
-    removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn remove_all_but_owner(dir: &Path) -> Result<()> {

@@ -66,7 +66,7 @@ impl Layout {
         self.on_share(id).join(share::DISK)
     }
 
-    /// Its disk before it has one: `MakeDisk` ends with a rename.
+    /// Its disk until it has a file system.
     pub(super) fn new_disk(&self, id: EnvironmentId) -> PathBuf {
         self.on_share(id).join(NEW_DISK)
     }
@@ -113,7 +113,7 @@ impl Layout {
 }
 
 /// Name of a disk without a file system.
-pub(super) const NEW_DISK: &str = "disk.new";
+const NEW_DISK: &str = "disk.new";
 
 /// Mount point of a template with its ids mapped.
 pub(super) const LOWER: &str = "lower";

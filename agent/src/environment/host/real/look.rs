@@ -12,7 +12,7 @@ use lodge_sys::loopdev;
 use lodge_sys::mount::mounts;
 use nix::sys::statvfs::statvfs;
 
-use super::disk::{environment_of, is_blank};
+use super::disk::environment_of;
 use super::layout::{LOWER, Note, PRIVATE, ROOT};
 use super::{Container, Real};
 use crate::environment::host::{Disk, Found, Limits, Mounts};
@@ -40,7 +40,6 @@ impl Real {
         let link = matches!(presence, Presence::Partly | Presence::Whole);
         let disk = match (loops.first(), notes.read(Note::Checked)) {
             (None, _) => Disk::No,
-            (Some(device), _) if is_blank(device) => Disk::Blank,
             (Some(_), None) => Disk::Unchecked,
             (Some(_), Some(size)) => Disk::Ready { size },
         };

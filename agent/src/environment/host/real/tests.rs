@@ -158,7 +158,6 @@ fn bring_up(node: &Real, order: &Assignment) {
         twice(node, order.id, &Action::FetchTemplate(template.clone()));
     }
     twice(node, order.id, &Action::Hold(order.clone().into()));
-    twice(node, order.id, &Action::MakeDisk);
     twice(node, order.id, &Action::Mount(order.clone().into()));
 }
 
@@ -230,9 +229,12 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Take the console that crun hands over, and keep what is printed on it.
+/// Take the console that crun hands over, and keep what is printed on it. As with the real one, asking again is harmless.
 fn listen(id: EnvironmentId) -> Result<PathBuf> {
     let path = std::env::temp_dir().join(format!("lodge-{id}.sock"));
+    if path.exists() {
+        return Ok(path);
+    }
     let listener = UnixListener::bind(&path).context("listening for a console")?;
     let (socket, output) = (path.clone(), console_of(id));
     std::thread::spawn(move || {

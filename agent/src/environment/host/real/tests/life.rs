@@ -19,15 +19,13 @@ fn an_environment_starts_sees_only_itself_and_leaves_nothing() {
         twice(&node, id, &Action::FetchTemplate(order.template.clone()));
         assert_eq!(look().templates, [order.template.digest.clone()].into());
         twice(&node, id, &Action::Hold(order.clone().into()));
-        assert_eq!((look().held.as_ref(), look().disk), (Some(&order), Disk::Blank));
+        assert_eq!((look().held.as_ref(), look().disk), (Some(&order), Disk::Ready { size: order.disk }));
         assert!(node.list().unwrap().contains(&id));
         let has_the_expected_effect = |action: Action| {
             let expected = look().after(&action).unwrap();
             twice(&node, id, &action);
             assert_eq!(look(), Found { left: look().left, ..expected });
         };
-        has_the_expected_effect(Action::MakeDisk);
-        assert_eq!(look().disk, Disk::Ready { size: order.disk });
         twice(&node, id, &Action::CheckDisk);
         has_the_expected_effect(Action::Mount(order.clone().into()));
         assert_eq!(look().mounts, Mounts::Whole);
@@ -142,7 +140,6 @@ fn steps_that_come_too_early_say_so() {
         let node = site.node(1);
         let order = site.order(1);
         let said = |action: Action| node.perform(order.id, &action, &Silent).unwrap_err().to_string();
-        assert!(said(Action::MakeDisk).contains("not attached"));
         assert!(said(Action::CheckDisk).contains("not attached"));
         assert!(said(Action::Mount(order.clone().into())).contains("not attached"));
         assert!(said(Action::Create(order.clone().into())).contains("not mounted"));

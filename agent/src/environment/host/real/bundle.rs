@@ -1,0 +1,79 @@
+//! The bundle of an environment: `config.json`, and where crun sends its console. It is made while the root is being mounted: nothing of it
+//! needs that, and mounting is mostly waiting for the share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context as _, Result, anyhow};
+use lodge_model::environment::order::Assignment;
+use lodge_model::ids::EnvironmentId;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::Real;
+use super::config::{self, Node};
+use super::layout::{BESIDE, BUNDLE, Layout, ROOT, private_dir};
+
+/// systemd's default of the greatest number of open files of a process.
+const OPEN_FILES: u64 = 524_288;
+
+/// A bundle on its way.
+#[derive(Debug)]
+pub(super) struct Begun {
+    order: Assignment,
+    console: JoinHandle<Result<PathBuf>>,
+}
+
+impl Real {
+    /// Begin to make it.
+    pub(super) fn begin_bundle(&self, order: &Assignment) {
+        self.wait_for_bundle(order.id);
+        let (layout, theirs) = (self.layout.clone(), order.clone());
+        let begun = Begun { order: order.clone(), console: thread::spawn(move || make(&layout, &theirs)) };
+        self.bundles.lock().unwrap_or_else(PoisonError::into_inner).insert(order.id, begun);
+    }
+
+    /// It is made, as it was begun or now. The socket of its console.
+    pub(super) fn need_bundle(&self, order: &Assignment) -> Result<PathBuf> {
+        match self.wait_for_bundle(order.id) {
+            Some((begun, Ok(console))) if begun == *order => Ok(console),
+            _ => make(&self.layout, order),
+        }
+    }
+
+    /// No thread makes it any more; for which order it was begun, and how that ended.
+    pub(super) fn wait_for_bundle(&self, id: EnvironmentId) -> Option<(Assignment, Result<PathBuf>)> {
+        let Begun { order, console } = self.bundles.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
+        let made = console.join().unwrap_or_else(|_| Err(anyhow!("the thread that makes its bundle panicked")));
+        Some((order, made))
+    }
+}
+
+fn make(layout: &Layout, order: &Assignment) -> Result<PathBuf> {
+    let bundle = layout.on_node(order.id).join(BUNDLE);
+    private_dir(&bundle)?;
+    let root = layout.on_node(order.id).join(ROOT);
+    let path = bundle.join("config.json");
+    let text = serde_json::to_vec_pretty(&config::config(order, &node(layout, order, &root)))?;
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    (layout.console)(order.id)
+}
+
+fn node<'a>(layout: &'a Layout, order: &Assignment, root: &'a Path) -> Node<'a> {
+    let proc = layout.lxcfs.join("proc");
+    let lxcfs_files: Vec<_> = config::LXCFS.into_iter().filter(|file| proc.join(file).exists()).collect();
+    if lxcfs_files.is_empty() {
+        tracing::warn!("lxcfs is not there: environments will see the memory and processors of the whole node");
+    }
+    let devices = config::DEVICES.into_iter().filter(|(path, ..)| fs::exists(path).unwrap_or(false)).collect();
+    let beside = order.beside.as_ref().map(|beside| (beside.place(), layout.on_node(order.id).join(BESIDE)));
+    Node { root, beside, lxcfs: &layout.lxcfs, lxcfs_files, devices, open_files: open_files() }
+}
+
+/// What an environment may raise its limit of open files to: as much as systemd gives, where this machine can. Nobody can give more than
+/// it has, so this process's own greatest limit is raised to it.
+fn open_files() -> u64 {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+    if hard >= OPEN_FILES || setrlimit(Resource::RLIMIT_NOFILE, soft, OPEN_FILES).is_ok() { OPEN_FILES } else { hard }
+}
