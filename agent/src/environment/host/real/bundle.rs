@@ -77,3 +77,35 @@ fn open_files() -> u64 {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
     if hard >= OPEN_FILES || setrlimit(Resource::RLIMIT_NOFILE, soft, OPEN_FILES).is_ok() { OPEN_FILES } else { hard }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use lodge_model::environment::order::Want;
+    use lodge_model::ids::NodeId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::environment::stage;
+
+    #[test]
+    fn what_was_begun_for_another_order_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout {
+            run: dir.path().into(),
+            console: |id| Ok(format!("/{id}.sock").into()),
+            ..Layout::of_node(dir.path().join("share"))
+        };
+        let node = Real::with(layout, NodeId(Uuid::from_u128(1)), stage::BOOT);
+        let order = stage::order(Want::Running, 1);
+        let renamed = Assignment { name: "web2".into(), ..order.clone() };
+        let config = dir.path().join(order.id.to_string()).join(BUNDLE).join("config.json");
+        for (begun, needed) in [(Some(&order), &order), (Some(&order), &renamed), (None, &order)] {
+            begun.into_iter().for_each(|order| node.begin_bundle(order));
+            assert_eq!(node.need_bundle(needed).unwrap(), PathBuf::from(format!("/{}.sock", order.id)));
+            assert!(fs::read_to_string(&config).unwrap().contains(&format!("\"hostname\": \"{}\"", needed.name)));
+        }
+        assert!(node.wait_for_bundle(order.id).is_none());
+    }
+}

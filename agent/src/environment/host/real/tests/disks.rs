@@ -59,6 +59,24 @@ fn one_node_has_a_disk_whatever_others_are_told() {
 }
 
 #[test]
+fn a_disk_that_was_not_finished_is_made_from_the_start() {
+    on_site(|site| {
+        let node = site.node(1);
+        let order = site.order(1);
+        let (disk, new) = (node.layout.disk(order.id), node.layout.new_disk(order.id));
+        node.perform(order.id, &Action::Hold(order.clone().into()), &Silent).unwrap();
+        twice(&node, order.id, &Action::Release { epoch: 1 });
+        // As it is left by an agent that was killed before the disk had its name.
+        fs::remove_file(&disk).unwrap();
+        fs::write(&new, "half of a file system").unwrap();
+        bring_up(&node, &order);
+        assert!(disk.exists() && !new.exists());
+        assert_eq!(node.look(order.id, &[]).unwrap().disk, Disk::Ready { size: order.disk });
+        let_go(&node, &order);
+    });
+}
+
+#[test]
 fn a_disk_grows_with_or_without_its_mount_and_never_shrinks() {
     on_site(|site| {
         let node = site.node(1);
