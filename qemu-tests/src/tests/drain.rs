@@ -27,7 +27,7 @@ const NAMES: [&str; 3] = ["app1", "app2", "app3"];
 const DRAIN: Duration = Duration::from_secs(240);
 
 pub fn run(bench: &mut Bench) -> Result<()> {
-    let site = bench.site()?;
+    let site = bench.pair()?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let [first, other] = [site.node_names()[0].clone(), site.node_names()[1].clone()];
     on_one_node(site, &hosting, &first, &other)?;

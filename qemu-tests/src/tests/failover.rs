@@ -14,7 +14,7 @@ mod power;
 pub use bmc::run as bmc;
 pub use center::run as center;
 pub use cut::run as cut;
-pub use dead::run as dead;
+pub use dead::{crash, power as dead};
 pub use frozen::run as frozen;
 pub use native::run as native;
 pub use power::run as power;

@@ -52,9 +52,15 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "failover-dead",
-        about: "a node loses power, a kernel crashes, while an environment writes: it serves elsewhere by itself, timeline, nothing lost",
+        about: "a node loses power while an environment writes: it serves elsewhere by itself, timeline, nothing lost; the node comes back",
         in_default: true,
         run: failover::dead,
+    },
+    VmTest {
+        name: "failover-crash",
+        about: "a kernel crashes while an environment writes: its new boot or the fence, whichever is first, ends the old one; nothing lost",
+        in_default: false,
+        run: failover::crash,
     },
     VmTest {
         name: "failover-native",

@@ -1,4 +1,4 @@
-//! A node that is dead at once: its power is gone, and its kernel has crashed.
+//! A node that is dead at once: its power is gone, or its kernel has crashed.
 
 use std::time::Instant;
 
@@ -11,12 +11,8 @@ use crate::{
     tests::{Bench, ready_in_center},
 };
 
-pub fn run(bench: &mut Bench) -> Result<()> {
-    power_is_lost(bench)?;
-    kernel_crashes(bench)
-}
-
-fn power_is_lost(bench: &mut Bench) -> Result<()> {
+/// Its power is gone.
+pub fn power(bench: &mut Bench) -> Result<()> {
     let site = bench.site()?;
     let mut scene = Scene::set(site, "dead1")?;
     scene.note(site)?;
@@ -37,7 +33,7 @@ fn power_is_lost(bench: &mut Bench) -> Result<()> {
 }
 
 /// A kernel that has crashed restarts by itself: whichever is first, its new boot or the fence, ends the old one.
-fn kernel_crashes(bench: &mut Bench) -> Result<()> {
+pub fn crash(bench: &mut Bench) -> Result<()> {
     let site = bench.site()?;
     let mut scene = Scene::set(site, "crash1")?;
     scene.note(site)?;
