@@ -101,7 +101,7 @@ pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "node-loss",
         about: "a node loses power while an environment writes: started elsewhere on the operator's word, no acknowledged record lost",
-        in_default: true,
+        in_default: false,
         run: node_loss::run,
     },
     VmTest {
