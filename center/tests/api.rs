@@ -4,11 +4,16 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use lodge_client::{Auth, Center, Error};
 use lodge_model::api::{Decision, InstallOrder, MachineEvent, NodeState, ShareHealth, ShareMount};
 use lodge_model::ids::Fingerprint;
 use lodge_model::layout::Slot;
 use lodge_model::node::Role;
+use tokio::net::{TcpListener, TcpStream};
+
 use support::{Enrolled, Machine, Running, disk, heartbeat, holding, plain_get, register};
 
 const AUTO: &str = r#"{"admit":"auto"}"#;
@@ -177,6 +182,40 @@ async fn a_machine_becomes_a_ready_node_and_a_restart_loses_nothing() {
     agent.going_down("power button").await.unwrap();
     let off = operator.node("node1").await.unwrap().node;
     assert!(off.state == NodeState::Off && off.reason.contains("power button"), "{off:?}");
+}
+
+/// An agent breaks off the heartbeat that the center holds whenever it has news: that must not cost it a handshake each time.
+#[tokio::test]
+async fn a_heartbeat_that_is_broken_off_leaves_the_connection() {
+    let center = Running::start(AUTO);
+    let node = install(&center.new_machine(2).await, "S1", "10.77.0.51").await;
+    let (url, connections) = relay(&center.url).await;
+    let auth = Auth::Certificate { cert_pem: node.reply.certificate.clone(), key_pem: node.key.0.clone() };
+    let agent = Center::new(&url, &center.ca, auth).unwrap();
+    let orders = agent.register(&register(2, 200, "S1", "10.77.0.51", vec![Role::Worker])).await.unwrap();
+    let beat = heartbeat(200, ShareHealth::Mounted { probe_ms: 4 }, &orders);
+    for _ in 0..3 {
+        let held = tokio::time::timeout(lodge_model::timing::HEARTBEAT / 10, agent.heartbeat(&beat)).await;
+        assert!(held.is_err(), "it was answered at once: {held:?}");
+    }
+    assert_eq!(agent.heartbeat(&beat).await.unwrap(), orders);
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+/// An address by which a center is reached, and how many connections came to it.
+async fn relay(center: &str) -> (String, Arc<AtomicU32>) {
+    let (listener, center) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), center.replace("https://", ""));
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut far = TcpStream::connect(&center).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    (url, connections)
 }
 
 #[tokio::test]

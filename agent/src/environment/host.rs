@@ -203,7 +203,8 @@ pub enum Action {
     /// Copy the template from the share into the node's cache, with its digest checked.
     FetchTemplate(TemplateRef),
     /// Take the right to run it: directory and `disk.img` on the share (made where they are not, with a file system), the lock on the
-    /// very open file that the loop device gets, `share::may_hold`, the owner record, the loop device; then the order is kept in `/run`. Before the first mount.
+    /// very open file that the loop device gets, `share::may_hold`, the owner record, the loop device; then the order is kept in `/run`.
+    /// Before the first mount.
     Hold(Box<Assignment>),
     /// Check and repair its file system. It is not mounted.
     CheckDisk,

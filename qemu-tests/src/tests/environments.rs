@@ -47,6 +47,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     is_seen_on_its_node(site, "web1")?;
     takes_for_each(site.rack.machine("node1")?, 2)?;
     takes_for_each(site.rack.machine("node2")?, 1)?;
+    is_left_alone_by_udev(site.rack.machine("node1")?)?;
     is_open_on_the_share(site, 3)?;
     cannot_forge(site, "web1", "web3")?;
     obeys_its_own_init(site, "web2")?;
@@ -108,6 +109,14 @@ fn is_seen_on_its_node(site: &Site, name: &str) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// A node's udev has no program to run for the link of an environment.
+fn is_left_alone_by_udev(machine: &Machine) -> Result<()> {
+    let said = machine.run("for link in /sys/class/net/env*; do udevadm test --action=add $link 2>&1; done")?;
+    hold(said.contains("INTERFACE=env"), || format!("udev says nothing of links: {said:?}"))?;
+    let runs = said.lines().find(|line| line.trim_start().starts_with("RUN{program}") && !line.contains(".rules:"));
+    hold(runs.is_none(), || format!("udev would run a program for a link: {runs:?}"))
 }
 
 /// With another's address, or another hardware address, nothing comes through; with its own again, everything does.

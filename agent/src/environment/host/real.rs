@@ -12,6 +12,7 @@
 //! | `root.rs` | template, disk and overlay as an environment's root |
 //! | `link.rs` | its link, and the question who has its addresses |
 //! | `guest.rs` | files that are written into it |
+//! | `ahead.rs` | work that is begun before it is needed |
 //! | `bundle.rs`, `config.rs`, `seccomp.rs` | what the container engine is told |
 //! | `container.rs` | making, starting and ending it, and its limits |
 //! | `live.rs` | checkpoints, made and gone on from |
@@ -21,6 +22,7 @@
 //! It remembers nothing but the node's name and boot: what must be known later is a small file in the environment's directory below `/run`,
 //! which goes with everything else when it is let go of or when the node restarts.
 
+mod ahead;
 mod bundle;
 mod check;
 mod config;
@@ -45,16 +47,16 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use anyhow::Result;
 use lodge_model::drain::Counts;
-use lodge_model::environment::order::{TaskKind, TemplateRef, Usage};
+use lodge_model::environment::order::{Assignment, TaskKind, TemplateRef, Usage};
 use lodge_model::ids::{BootId, EnvironmentId, NodeId};
 use lodge_model::live::Probe;
 use lodge_sys::cgroup::{self, Cgroup};
 
 use super::{Action, Container, Found, Host, Progress, StepError, TaskDone};
+use ahead::Ahead;
 pub use config::LXCFS;
 pub use container::CRUN_ROOT;
 use layout::Layout;
@@ -72,9 +74,9 @@ pub struct Real {
     /// What was begun for their links; forgotten, it is done again.
     links: Mutex<BTreeMap<EnvironmentId, link::Begun>>,
     /// Files on their way into them; forgotten, they are written again.
-    writing: Mutex<BTreeMap<EnvironmentId, JoinHandle<Result<()>>>>,
-    /// Bundles on their way; forgotten, they are made again.
-    bundles: Mutex<BTreeMap<EnvironmentId, bundle::Begun>>,
+    files: Ahead<()>,
+    /// Bundles on their way, each with the order that it is for, and its console; forgotten, they are made again.
+    bundles: Ahead<(Assignment, PathBuf)>,
 }
 
 type DiskLock = Arc<Mutex<()>>;
@@ -95,8 +97,8 @@ impl Real {
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
-        let (templates, disks, links, writing, bundles) = Default::default();
-        Self { layout, node, boot, templates, disks, links, writing, bundles }
+        let (templates, disks, links, files, bundles) = Default::default();
+        Self { layout, node, boot, templates, disks, links, files, bundles }
     }
 
     /// Do something while no other thread does anything with this disk.

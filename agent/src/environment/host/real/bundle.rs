@@ -3,12 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
-use std::thread::{self, JoinHandle};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use lodge_model::environment::order::Assignment;
-use lodge_model::ids::EnvironmentId;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::Real;
@@ -18,35 +15,19 @@ use super::layout::{BESIDE, BUNDLE, Layout, ROOT, private_dir};
 /// systemd's default of the greatest number of open files of a process.
 const OPEN_FILES: u64 = 524_288;
 
-/// A bundle on its way.
-#[derive(Debug)]
-pub(super) struct Begun {
-    order: Assignment,
-    console: JoinHandle<Result<PathBuf>>,
-}
-
 impl Real {
     /// Begin to make it.
     pub(super) fn begin_bundle(&self, order: &Assignment) {
-        self.wait_for_bundle(order.id);
-        let (layout, theirs) = (self.layout.clone(), order.clone());
-        let begun = Begun { order: order.clone(), console: thread::spawn(move || make(&layout, &theirs)) };
-        self.bundles.lock().unwrap_or_else(PoisonError::into_inner).insert(order.id, begun);
+        let (layout, order) = (self.layout.clone(), order.clone());
+        self.bundles.begin(order.id, move || make(&layout, &order).map(|console| (order, console)));
     }
 
     /// It is made, as it was begun or now. The socket of its console.
     pub(super) fn need_bundle(&self, order: &Assignment) -> Result<PathBuf> {
-        match self.wait_for_bundle(order.id) {
-            Some((begun, Ok(console))) if begun == *order => Ok(console),
+        match self.bundles.end(order.id) {
+            Some(Ok((begun, console))) if begun == *order => Ok(console),
             _ => make(&self.layout, order),
         }
-    }
-
-    /// No thread makes it any more; for which order it was begun, and how that ended.
-    pub(super) fn wait_for_bundle(&self, id: EnvironmentId) -> Option<(Assignment, Result<PathBuf>)> {
-        let Begun { order, console } = self.bundles.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
-        let made = console.join().unwrap_or_else(|_| Err(anyhow!("the thread that makes its bundle panicked")));
-        Some((order, made))
     }
 }
 
@@ -81,6 +62,7 @@ fn open_files() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use lodge_model::environment::order::Want;
     use lodge_model::ids::NodeId;
@@ -89,23 +71,28 @@ mod tests {
     use super::*;
     use crate::environment::stage;
 
+    /// Bundles that were made.
+    static MADE: AtomicU32 = AtomicU32::new(0);
+
     #[test]
-    fn what_was_begun_for_another_order_is_made_anew() {
+    fn one_that_was_begun_is_not_made_again_but_for_another_order() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout {
-            run: dir.path().into(),
-            console: |id| Ok(format!("/{id}.sock").into()),
-            ..Layout::of_node(dir.path().join("share"))
+        let console = |id| {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            Ok(format!("/{id}.sock").into())
         };
+        let layout = Layout { run: dir.path().into(), console, ..Layout::of_node(dir.path().join("share")) };
         let node = Real::with(layout, NodeId(Uuid::from_u128(1)), stage::BOOT);
         let order = stage::order(Want::Running, 1);
         let renamed = Assignment { name: "web2".into(), ..order.clone() };
         let config = dir.path().join(order.id.to_string()).join(BUNDLE).join("config.json");
-        for (begun, needed) in [(Some(&order), &order), (Some(&order), &renamed), (None, &order)] {
+        for (begun, needed, made) in [(Some(&order), &order, 1), (Some(&order), &renamed, 2), (None, &order, 1)] {
+            MADE.store(0, Ordering::Relaxed);
             begun.into_iter().for_each(|order| node.begin_bundle(order));
             assert_eq!(node.need_bundle(needed).unwrap(), PathBuf::from(format!("/{}.sock", order.id)));
+            assert_eq!(MADE.load(Ordering::Relaxed), made);
             assert!(fs::read_to_string(&config).unwrap().contains(&format!("\"hostname\": \"{}\"", needed.name)));
         }
-        assert!(node.wait_for_bundle(order.id).is_none());
+        assert!(node.bundles.end(order.id).is_none());
     }
 }

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -72,16 +71,13 @@ impl Real {
 
     /// Write its files while other things are done: most of that is waiting for the share.
     fn begin_files(&self, order: &Assignment) {
-        self.wait_for_files(order.id);
         let (dir, notes, order) = (self.layout.on_node(order.id), self.layout.notes(order.id), order.clone());
-        let id = order.id;
-        let written = std::thread::spawn(move || write_files(&dir, &notes, &order));
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner).insert(id, written);
+        self.files.begin(order.id, move || write_files(&dir, &notes, &order));
     }
 
     /// Its files are written, as it was begun or now.
     pub(super) fn need_files(&self, id: EnvironmentId) -> Result<()> {
-        match self.wait_for_files(id) {
+        match self.files.end(id) {
             Some(written) => written,
             None => {
                 let notes = self.layout.notes(id);
@@ -89,12 +85,6 @@ impl Real {
                 write_files(&self.layout.on_node(id), &notes, &order)
             }
         }
-    }
-
-    /// No thread writes its files any more; how that ended.
-    pub(super) fn wait_for_files(&self, id: EnvironmentId) -> Option<Result<()>> {
-        let written = self.writing.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
-        Some(written.join().unwrap_or_else(|_| Err(anyhow!("the thread that writes its files panicked"))))
     }
 
     /// Let its init run.
@@ -178,7 +168,7 @@ impl Real {
             remove_dir(state)?;
         }
         cgroup.remove()?;
-        self.wait_for_bundle(id);
+        self.bundles.end(id);
         remove_dir(self.layout.on_node(id).join(BUNDLE))?;
         let notes = self.layout.notes(id);
         [Note::Limits, Note::Started, Note::Init].into_iter().try_for_each(|note| notes.remove(note))

@@ -1,8 +1,6 @@
 //! The disk of an environment: one node at a time has the lock of its file, by the loop device that has that very open file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,8 +42,8 @@ impl Real {
             self.write_owner(&self.record(id, order.epoch))?;
         } else {
             self.layout.notes(id).remove(Note::Checked)?;
-            // Where there was no directory nobody has to be asked whether there is a disk.
-            match !make_dir(&self.layout.on_share(id))? && self.layout.disk(id).exists() {
+            private_dir(&self.layout.on_share(id))?;
+            match self.layout.disk(id).exists() {
                 true => self.take_old(order)?,
                 false => self.take_new(order, owner.is_some())?,
             }
@@ -162,7 +160,7 @@ impl Real {
             return Err(anyhow!("its {left} is still mounted").into());
         }
         self.forget_link(id)?;
-        self.wait_for_bundle(id);
+        self.bundles.end(id);
         if self.layout.on_share(id).exists() {
             let mine = self.record(id, epoch);
             if self.owner(id)?.as_ref() == Some(&mine) {
@@ -217,17 +215,6 @@ impl Real {
 
     pub(super) fn need_loop(&self, id: EnvironmentId) -> Result<LoopDevice> {
         self.loop_of(id)?.ok_or_else(|| anyhow!("its disk is not attached"))
-    }
-}
-
-/// A directory of the root's own; whether it was not there.
-fn make_dir(dir: &Path) -> Result<bool> {
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        // The one above is not there yet.
-        Err(error) if error.kind() == ErrorKind::NotFound => private_dir(dir).map(|()| true),
-        Err(error) => Err(error).with_context(|| format!("making {}", dir.display())),
     }
 }
 
@@ -303,7 +290,7 @@ fn remove_node_dir(dir: &Path) -> Result<()> {
 }
 
 fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
-    removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn remove_all_but_owner(dir: &Path) -> Result<()> {

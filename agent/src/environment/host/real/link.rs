@@ -11,15 +11,10 @@ use lodge_model::environment::order::Assignment;
 use lodge_model::ids::EnvironmentId;
 use lodge_network::{Guarded, LinkSpec, Presence};
 
-use rustix::process::setpriority_process;
-use rustix::thread::gettid;
-
 use super::Real;
 
 /// That nobody has them is good for this long after it was asked.
 const GOOD_FOR: Duration = Duration::from_secs(5);
-/// Nice value (sched(7)) of work that is needed later.
-const LATER: i32 = 10;
 
 /// What was begun for a link, and when.
 #[derive(Debug)]
@@ -37,10 +32,7 @@ impl Real {
         if !begun.get(&order.id).is_some_and(|begun| begun.is_good_for(order)) {
             let (link, addresses) = (LinkSpec::of(order), addresses(order));
             let guarded = link.clone();
-            let guard = thread::spawn(move || {
-                stand_back();
-                lodge_network::guard(&guarded)
-            });
+            let guard = thread::spawn(move || lodge_network::guard(&guarded));
             let answer = thread::spawn(move || ask(&addresses));
             begun.insert(order.id, Begun { link, at: Instant::now(), guard, answer });
         }
@@ -104,13 +96,6 @@ fn ask(addresses: &[IpAddr]) -> Result<()> {
 
 fn addresses(order: &Assignment) -> Vec<IpAddr> {
     order.addresses.iter().map(|address| address.ip).collect()
-}
-
-/// The calling thread, and the programs that it starts, leave the processors to whoever waits for them: what they do is needed later.
-fn stand_back() {
-    if let Err(error) = setpriority_process(Some(gettid()), LATER) {
-        tracing::debug!("lowering the priority of a thread: {error}");
-    }
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Real {
     /// Flush and unmount everything of it.
     pub(super) fn unmount_root(&self, id: EnvironmentId) -> Result<()> {
         self.thaw(id)?;
-        if let Some(Err(error)) = self.wait_for_files(id) {
+        if let Some(Err(error)) = self.files.end(id) {
             tracing::warn!("{error:#}");
         }
         // The newest mount first. A mount may lie on top of another one.
