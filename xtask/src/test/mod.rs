@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(&Console::new()?, &image::out_dir())?;
     if arguments.vm.is_empty() {
         tests_of_crates()?;
-        simulate::run(&[])?;
+        simulate::run_as_tested()?;
     }
     if arguments.fast {
         println!("VM tests left out");
