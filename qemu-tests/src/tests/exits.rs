@@ -70,7 +70,7 @@ const EXITS: [Exit; 6] = [
 ];
 
 pub fn run(bench: &mut Bench) -> Result<()> {
-    let site = bench.site()?;
+    let site = bench.pair()?;
     let hosting = Hosting::prepare(&site.rack, &site.operator)?;
     let names = site.node_names();
     let (mut leaves, mut takes) = (names[0].clone(), names[1].clone());
