@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lodge_simulator::schedule;
 use proptest::prelude::*;
 
-/// Without optimization; `cargo xtask test` runs a thousand, `cargo xtask simulate` as many as it is told.
-const SCHEDULES: u64 = 50;
+/// How many are run, unless this says another number: `cargo xtask test` has it say a thousand. `cargo xtask simulate` runs as many as it is
+/// told, built to be fast: that takes longer than a thousand do without.
+const SCHEDULES: (&str, u64) = ("LODGE_SCHEDULES", 50);
 
 #[test]
 fn schedules_of_failures_come_to_rest() {
+    let schedules = std::env::var(SCHEDULES.0).map_or(SCHEDULES.1, |text| text.parse().expect("LODGE_SCHEDULES is a number"));
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(0);
     let work = || {
-        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < SCHEDULES) {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < schedules) {
             if let Err(broken) = schedule::run(seed, false).expect("simulating") {
                 let log = schedule::run(seed, true).expect("simulating").expect_err("it breaks again").log;
                 panic!("{}\nagain: cargo xtask simulate --schedules 1 --seed {seed}\n{log}", broken.what);
@@ -21,7 +23,7 @@ fn schedules_of_failures_come_to_rest() {
         }
     };
     std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
-    println!("{SCHEDULES} schedules came to rest");
+    println!("{schedules} schedules came to rest");
 }
 
 #[test]

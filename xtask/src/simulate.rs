@@ -1,7 +1,7 @@
-//! `cargo xtask simulate`: the simulator, built to be fast for many schedules; and the thousand of `cargo xtask test`.
+//! `cargo xtask simulate`: the simulator, built to be fast.
 
 use std::ffi::OsString;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -17,22 +17,12 @@ pub struct Arguments {
     rest: Vec<OsString>,
 }
 
-/// A thousand schedules, by the simulator that `cargo test` has just built beside this program: to build everything once more, and faster,
-/// takes longer than it saves.
-pub fn run_as_tested() -> Result<()> {
-    let program = std::env::current_exe().context("looking for this program")?.with_file_name("simulate");
-    check(Command::new(&program).status().with_context(|| format!("starting {}", program.display()))?)
-}
-
 /// Run it.
 pub fn run(arguments: &[OsString]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["run", "--quiet", "--profile", "simulate", "--package", "lodge-simulator", "--bin", "simulate", "--"]);
-    check(command.args(arguments).current_dir(image::source_dir()).status().context("starting the simulator")?)
-}
-
-fn check(status: ExitStatus) -> Result<()> {
+    let status = command.args(arguments).current_dir(image::source_dir()).status().context("starting the simulator")?;
     if !status.success() {
         bail!("the simulator has found something");
     }
