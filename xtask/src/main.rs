@@ -14,6 +14,7 @@ mod packages;
 mod progress;
 mod setup;
 mod simulate;
+mod space;
 mod template;
 mod test;
 
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Image { refresh } => {
+            space::ensure(space::IMAGE)?;
             if refresh {
                 image::forget(image::TREE_STEP)?;
             }
@@ -102,6 +104,7 @@ fn run(command: Command) -> Result<()> {
         Command::Template { name, refresh } => template::run(&name, refresh),
         Command::Iso { answer, out } => {
             image::iso::check_answer(&answer)?;
+            space::ensure(space::IMAGE)?;
             let progress = Console::new()?;
             let made = image::ensure(&progress)?;
             let target = out.unwrap_or_else(|| image::iso::default_target(&image::out_dir()));

@@ -21,7 +21,7 @@ use lodge_qemu_tests::{
 };
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::{image, packages, progress::Console, template};
+use crate::{image, packages, progress::Console, space, template};
 
 pub mod attach;
 mod row;
@@ -92,6 +92,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 /// Everything that a rack needs, built where it is not there or out of date.
 pub fn artifacts() -> Result<lodge_qemu_tests::artifacts::Artifacts> {
+    space::ensure(space::RACK)?;
     let progress = Console::new()?;
     let built = image::ensure(&progress)?;
     template::ensure(&progress, &[template::Name::Tiny])?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use lodge_qemu_tests::tests::{Bench, TESTS, VmTest};
 
-use crate::{demo, image, progress::Console, setup};
+use crate::{demo, image, progress::Console, setup, space};
 
 /// Random schedules of failures that the simulator's test runs (`simulator/tests/schedules.rs`).
 const SCHEDULES: &str = "1000";
@@ -34,6 +34,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.list {
         print!("{}", list());
         return Ok(());
+    }
+    if arguments.vm.is_empty() {
+        space::ensure(if arguments.fast { space::CRATES } else { space::ALL })?;
     }
     setup::ensure(&Console::new()?, &image::out_dir())?;
     if arguments.vm.is_empty() {
