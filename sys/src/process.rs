@@ -126,6 +126,11 @@ pub struct Home<'a> {
 pub fn prepare(command: &mut Command, home: &Home<'_>) -> Result<()> {
     let cgroup = home.cgroup.map(File::try_clone).transpose().context("duplicating cgroup.procs")?;
     let (session, terminal) = (home.session, home.terminal);
+    if cgroup.is_none() && !session && !terminal && SigSet::thread_get_mask()? == SigSet::empty() {
+        // With nothing to do before the exec std starts it in this process's memory (posix_spawn(3)). A fork would mark all of that to be
+        // copied: that takes longer than some programs do, and whatever a thread writes to next costs it a page fault.
+        return Ok(());
+    }
     let setup = move || {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         if let Some(procs) = &cgroup {
