@@ -121,8 +121,8 @@ pub struct Home<'a> {
     pub terminal: bool,
 }
 
-/// Make a command start with no signal blocked and in its home. (std passes the caller's blocked signals on, and PID 1 blocks those
-/// that it reads from a descriptor.)
+/// Make a command start with no signal blocked and in its home. (std passes the blocked signals of the thread that starts it on, and PID 1
+/// blocks those that it reads from a descriptor.) Called by that thread.
 pub fn prepare(command: &mut Command, home: &Home<'_>) -> Result<()> {
     let cgroup = home.cgroup.map(File::try_clone).transpose().context("duplicating cgroup.procs")?;
     let (session, terminal) = (home.session, home.terminal);
@@ -266,12 +266,14 @@ mod tests {
         let mut blocked = SigSet::empty();
         blocked.add(Signal::SIGUSR2);
         blocked.thread_block().unwrap();
-        let mut command = Command::new("/bin/grep");
-        command.args(["SigBlk", "/proc/self/status"]);
-        prepare(&mut command, &Home { session: true, ..Home::default() }).unwrap();
-        let output = command.output().unwrap();
+        for session in [false, true] {
+            let mut command = Command::new("/bin/grep");
+            command.args(["SigBlk", "/proc/self/status"]);
+            prepare(&mut command, &Home { session, ..Home::default() }).unwrap();
+            let output = command.output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "SigBlk:\t0000000000000000", "session {session}");
+        }
         blocked.thread_unblock().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "SigBlk:\t0000000000000000");
     }
 
     #[test]
