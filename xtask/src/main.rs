@@ -94,7 +94,6 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Image { refresh } => {
-            space::ensure(space::IMAGE)?;
             if refresh {
                 image::forget(image::TREE_STEP)?;
             }
@@ -104,7 +103,6 @@ fn run(command: Command) -> Result<()> {
         Command::Template { name, refresh } => template::run(&name, refresh),
         Command::Iso { answer, out } => {
             image::iso::check_answer(&answer)?;
-            space::ensure(space::IMAGE)?;
             let progress = Console::new()?;
             let made = image::ensure(&progress)?;
             let target = out.unwrap_or_else(|| image::iso::default_target(&image::out_dir()));

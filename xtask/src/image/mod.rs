@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use crate::{
     progress::{Console, Progress},
     setup::{self, tools::Tools},
+    space,
 };
 use stamp::{Key, Stamps};
 
@@ -81,6 +82,7 @@ pub struct Builder<'a> {
 
 /// Build what is not there or out of date. Takes minutes the first time, a second or two when nothing changed.
 pub fn ensure(progress: &dyn Progress) -> Result<Artifacts> {
+    space::ensure(space::IMAGE)?;
     let mut builder = Builder::open(progress, STEPS)?;
     let tools = builder.always("tools", |builder| setup::ensure(builder.progress, &builder.out))?;
     let programs = builder.always("programs", |builder| programs::build(builder))?;
