@@ -20,6 +20,8 @@ use nix::{
     unistd::Pid,
 };
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
 use crate::{child, process::PidFd};
 
 /// One file system to mount, as a row of a table.
@@ -175,6 +177,17 @@ pub fn is_mounted(path: &Path) -> Result<bool> {
     Ok(mounts()?.iter().any(|mount| mount.target == path))
 }
 
+/// Whether something is mounted at a path on this machine's own file systems, without a look at all that is mounted; a path that is not
+/// there has nothing mounted. What is mounted there is asked for nothing that it would have to ask a server for.
+pub fn is_mount_point(path: &Path) -> Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("looking what is mounted on {}", path.display())),
+    }
+}
+
 fn parse(line: &str) -> Option<MountPoint> {
     let (before, after) = line.split_once(" - ")?;
     let target = before.split(' ').nth(4)?;
@@ -185,6 +198,9 @@ fn parse(line: &str) -> Option<MountPoint> {
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
 fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])
@@ -207,7 +223,10 @@ mod tests {
 
     #[test]
     fn proc_is_mounted_and_a_refused_unmount_says_why() {
-        assert!(is_mounted(Path::new("/proc")).unwrap());
+        for (path, is) in [("/proc", true), ("/proc/self", false), ("/nowhere/at/all", false)] {
+            let found = [is_mounted(Path::new(path)), is_mount_point(Path::new(path))].map(Result::unwrap);
+            assert_eq!(found, [is, is], "{path}");
+        }
         let child = start_unmount(Path::new("/nowhere/at/all")).unwrap();
         let WaitStatus::Exited(_, errno) = waitpid(child, None).unwrap() else { panic!("it did not exit") };
         assert!(matches!(Errno::from_raw(errno), Errno::ENOENT | Errno::EPERM), "{errno}");

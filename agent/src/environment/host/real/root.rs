@@ -20,7 +20,7 @@ use lodge_model::environment::order::{Assignment, Beside, IDS};
 use lodge_model::ids::EnvironmentId;
 use lodge_sys::idmap::{IdMap, IdRange, with_file_owner};
 use lodge_sys::loopdev;
-use lodge_sys::mount::{mounts, unmount};
+use lodge_sys::mount::{is_mount_point, mounts, unmount};
 use lodge_sys::tree::{Tree, Trust};
 use nix::errno::Errno;
 
@@ -41,13 +41,12 @@ impl Real {
         let at = |name: &str| self.layout.on_node(id).join(name);
         let device = self.loop_of(id)?.context("its disk is not attached")?;
         let map = IdMap::new(IdRange { base: order.id_base, count: IDS })?;
-        let mounted = self.mounted(id)?;
-        let lacks = |name: &str| !mounted.iter().any(|mounted| mounted == name);
-        if lacks(LOWER) {
+        let lacks = |name: &str| self.is_mounted(id, name).map(|is| !is);
+        if lacks(LOWER)? {
             private_dir(&at(LOWER))?;
             self.clone_template(&order.template.digest)?.map_ids(&map)?.attach(&at(LOWER))?;
         }
-        if lacks(PRIVATE) {
+        if lacks(PRIVATE)? {
             if self.layout.notes(id).read::<u64>(Note::Checked).is_none() {
                 bail!("its disk has not been checked");
             }
@@ -62,7 +61,7 @@ impl Real {
             None => PRIVATE,
             Some(beside) => self.mount_beside(order, beside, &map, &lacks)?,
         };
-        if lacks(ROOT) {
+        if lacks(ROOT)? {
             private_dir(&at(ROOT))?;
             with_file_owner(order.id_base, || overlay(&at(LOWER), &at(own), Trust::SetId)?.attach(&at(ROOT)))?;
         }
@@ -75,7 +74,7 @@ impl Real {
         order: &Assignment,
         beside: &Beside,
         map: &IdMap,
-        lacks: &dyn Fn(&str) -> bool,
+        lacks: &dyn Fn(&str) -> Result<bool>,
     ) -> Result<&'static str> {
         let id = order.id;
         let at = |name: &str| self.layout.on_node(id).join(name);
@@ -83,18 +82,18 @@ impl Real {
             Beside::Repair { .. } => (at(PRIVATE), SCRATCH),
             Beside::Old { generation, .. } => (set_aside(order.id_base, &at(PRIVATE), *generation)?, PRIVATE),
         };
-        if own == SCRATCH && lacks(SCRATCH) {
+        if own == SCRATCH && lacks(SCRATCH)? {
             private_dir(&at(SCRATCH))?;
             // The rest of its memory is for its processes.
             let size = (order.memory / 2).to_string();
             let options = [("source", "lodge"), ("size", size.as_str()), ("mode", "0755")];
             Tree::new("tmpfs", &options, false, Trust::Data)?.map_ids(map)?.attach(&at(SCRATCH))?;
         }
-        if lacks(BESIDE_LOWER) {
+        if lacks(BESIDE_LOWER)? {
             private_dir(&at(BESIDE_LOWER))?;
             self.clone_template(&beside.template().digest)?.map_ids(map)?.attach(&at(BESIDE_LOWER))?;
         }
-        if lacks(BESIDE) {
+        if lacks(BESIDE)? {
             private_dir(&at(BESIDE))?;
             with_file_owner(order.id_base, || {
                 show_found(&layers)?;
@@ -143,7 +142,7 @@ impl Real {
     }
 
     pub(super) fn is_mounted(&self, id: EnvironmentId, name: &str) -> Result<bool> {
-        Ok(self.mounted(id)?.iter().any(|mounted| mounted == name))
+        is_mount_point(&self.layout.on_node(id).join(name))
     }
 }
 
