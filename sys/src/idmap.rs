@@ -45,8 +45,8 @@ impl IdMap {
 
     fn make(map: &str) -> Result<Self> {
         let (wait, alive) = pipe2(OFlag::O_CLOEXEC).context("making a pipe")?;
-        let child = Child(clone_into_user_namespace(&wait, &alive)?);
-        let of = |what: &str| format!("/proc/{}/{what}", child.0);
+        let child = clone_into_user_namespace(&wait, &alive)?;
+        let of = |what: &str| format!("/proc/{}/{what}", child.pid);
         for file in ["uid_map", "gid_map"] {
             fs::write(of(file), map).with_context(|| format!("writing {file}"))?;
         }
@@ -74,36 +74,48 @@ impl IdMap {
 }
 
 /// The process that a user namespace is made with; it ends when this does.
-struct Child(i32);
+struct Child {
+    /// 0: there is none.
+    pid: i32,
+    /// The descriptors that it waits by.
+    ends: Box<[libc::c_int; 2]>,
+    stack: Vec<u8>,
+}
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It is ours and not yet waited for, so the id is still its own.
-        let _ = kill(self.0, Signal::SIGKILL);
-        let _ = waitpid(Pid::from_raw(self.0), None);
+        if self.pid > 0 {
+            // It is ours and not yet waited for, so the id is still its own.
+            let _ = kill(self.pid, Signal::SIGKILL);
+            while waitpid(Pid::from_raw(self.pid), None) == Err(Errno::EINTR) {}
+        }
     }
 }
 
-/// A child in a user namespace of its own that waits until it is killed, or until this process is gone.
-fn clone_into_user_namespace(wait: &OwnedFd, alive: &OwnedFd) -> Result<i32> {
-    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
-    let (wait, alive) = (wait.as_raw_fd(), alive.as_raw_fd());
-    // SAFETY: without a stack this is fork(2) with a new user namespace; the child makes system calls only, with memory of its own copy,
-    // and never returns from here.
-    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
-        0 => {
-            let mut byte = 0u8;
-            // SAFETY: both descriptors are this copy's own, `read` writes at most one byte of its stack, `_exit` ends the copy alone.
-            unsafe {
-                libc::close(alive);
-                libc::read(wait, (&raw mut byte).cast(), 1);
-                libc::_exit(0)
-            }
+/// Bytes of the stack of a process that makes two system calls.
+const STACK: usize = 16 << 10;
+
+/// A child in a user namespace of its own that waits until it is killed, or until this process is gone. It runs in this process's memory:
+/// a copy of that would cost far more than the namespace.
+fn clone_into_user_namespace(wait: &OwnedFd, alive: &OwnedFd) -> Result<Child> {
+    extern "C" fn sleep(ends: *mut libc::c_void) -> libc::c_int {
+        let mut byte = 0u8;
+        // SAFETY: the descriptors are the child's own copies, and what they are read from outlives it, as does its stack. `syscall` and
+        // `_exit` use nothing of the thread whose state this is but `errno`, and that only on failure, where none is expected.
+        unsafe {
+            let [wait, alive] = *ends.cast::<[libc::c_int; 2]>();
+            libc::syscall(libc::SYS_close, alive);
+            libc::syscall(libc::SYS_read, wait, &raw mut byte, 1);
+            libc::_exit(0)
         }
-        pid => Errno::result(pid)
-            .context("making a user namespace")
-            .and_then(|pid| i32::try_from(pid).context("reading a process id")),
     }
+    let mut child = Child { pid: 0, ends: Box::new([wait.as_raw_fd(), alive.as_raw_fd()]), stack: vec![0; STACK] };
+    let flags = libc::CLONE_VM | libc::CLONE_NEWUSER | libc::SIGCHLD;
+    let top = child.stack.as_mut_ptr_range().end;
+    // SAFETY: the stack grows downwards from its end (which glibc aligns), and it and the argument are freed when the child was waited for.
+    let pid = unsafe { libc::clone(sleep, top.cast(), flags, (&raw mut *child.ends).cast()) };
+    child.pid = Errno::result(pid).context("making a user namespace")?;
+    Ok(child)
 }
 
 /// Do something as the file system user `id` (of the host) with all capabilities of this process: files it makes belong to `id`. Whoever
