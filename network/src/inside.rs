@@ -1,5 +1,6 @@
-//! The environment's end of its link, set from outside: `eth0` in its network namespace. Everything here runs on a thread of its own
-//! that enters the namespace and ends there, so that the caller's namespace never changes.
+//! The environment's end of its link, set from outside: `eth0` in its network namespace. Whatever has to be inside for that is done by a
+//! thread of its own that enters the namespace and ends there, so that the caller's namespace never changes. Sockets belong to the
+//! namespace that they were made in, and are used from outside.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::TryStreamExt as _;
-use lodge_sys::packet::PacketSocket;
+use lodge_sys::packet::{PacketSocket, Unbound};
 use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns},
@@ -24,12 +25,12 @@ use rtnetlink::{
         link::LinkAttribute,
     },
 };
+use tokio::runtime::Handle;
 
 use crate::{
     bridge::set_ipv6,
     frames,
     netlink::{LOOPBACK, Netlink},
-    runtime,
     veth::Plan,
 };
 
@@ -40,40 +41,63 @@ pub const NAME: &str = "eth0";
 /// not pass the guard. They are the environment's alone (they were probed), so nothing waits for duplicate detection.
 const IPV6: [(&str, &str); 4] = [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("ndisc_notify", "1")];
 
-/// Kernel indices of what `eth0` is paired with (0: with nothing) and of `eth0`; `None` where there is none.
-pub fn peer(namespace: &fs::File) -> Result<Option<(u32, u32)>> {
-    within(namespace, || {
-        runtime()?.block_on(async {
-            let link = Netlink::connect()?.find(NAME).await?;
-            Ok(link.map(|link| {
-                let paired = link.attributes.iter().find_map(|attribute| match attribute {
-                    LinkAttribute::Link(index) => Some(*index),
-                    _ => None,
-                });
-                (paired.unwrap_or(0), link.header.index)
-            }))
-        })
-    })
+/// What is asked and said from inside: sockets that stay there, whoever uses them.
+pub struct Inside {
+    netlink: Netlink,
+    frames: Unbound,
 }
 
-/// There is no `eth0`.
-pub fn remove(namespace: &fs::File) -> Result<()> {
-    within(namespace, || {
-        runtime()?.block_on(async {
-            let netlink = Netlink::connect()?;
-            let Some(link) = netlink.find(NAME).await? else { return Ok(()) };
-            netlink.handle.link().del(link.header.index).execute().await.with_context(|| format!("removing an old {NAME}"))
+impl Inside {
+    /// Open them. Needs a tokio runtime around it.
+    pub fn open(namespace: &fs::File) -> Result<Self> {
+        let runtime = Handle::current();
+        within(namespace, move || {
+            let _here = runtime.enter();
+            Ok(Self { netlink: Netlink::connect()?, frames: Unbound::new()? })
         })
-    })
+    }
+
+    /// Kernel indices of `eth0` and of what it is paired with (0: with nothing); `None` where there is none.
+    pub async fn pair(&self) -> Result<Option<(u32, u32)>> {
+        let Some(link) = self.netlink.find(NAME).await? else { return Ok(None) };
+        let paired = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Link(index) => Some(*index),
+            _ => None,
+        });
+        Ok(Some((link.header.index, paired.unwrap_or(0))))
+    }
+
+    /// `eth0`, of this index, goes.
+    pub async fn remove(&self, index: u32) -> Result<()> {
+        self.netlink.handle.link().del(index).execute().await.with_context(|| format!("removing an old {NAME}"))
+    }
+
+    /// Loopback and `eth0`, of this index, are up, with exactly these addresses and default routes.
+    pub async fn set_up(&self, index: u32, plan: &Plan) -> Result<()> {
+        self.set_all(index, plan).await.with_context(|| format!("setting {NAME} up inside"))
+    }
+
+    async fn set_all(&self, index: u32, plan: &Plan) -> Result<()> {
+        let links = self.netlink.handle.link();
+        links.set(LinkUnspec::new_with_index(LOOPBACK).up().build()).execute().await.context("setting the loopback up")?;
+        let up = LinkUnspec::new_with_index(index).address(plan.mac.0.to_vec()).up().build();
+        links.set(up).execute().await.context("setting it up")?;
+        set_addresses(&self.netlink, index, &plan.addresses).await?;
+        for gateway in &plan.gateways {
+            set_default(&self.netlink, index, *gateway).await?;
+        }
+        Ok(())
+    }
+
+    /// Say where each address is, from its own link, of this index.
+    pub fn announce(self, index: u32, plan: &Plan) -> Result<()> {
+        announce(self.frames.bind(index, frames::ARP)?, plan)
+    }
 }
 
-/// Loopback is up, and `eth0` is as it has to be before it goes up.
+/// `eth0` is as it has to be before it goes up.
 pub fn prepare(namespace: &fs::File) -> Result<()> {
     within(namespace, || {
-        runtime()?.block_on(async {
-            let loopback = LinkUnspec::new_with_index(LOOPBACK).up().build();
-            Netlink::connect()?.handle.link().set(loopback).execute().await.context("setting the loopback up")
-        })?;
         for (key, value) in IPV6 {
             set_ipv6(NAME, key, value)?;
         }
@@ -83,23 +107,21 @@ pub fn prepare(namespace: &fs::File) -> Result<()> {
     .with_context(|| format!("preparing {NAME} inside"))
 }
 
-/// `eth0` is up, with exactly these addresses and default routes.
-pub fn set_up(namespace: &fs::File, plan: &Plan) -> Result<()> {
-    within(namespace, || runtime()?.block_on(set_all(plan))).with_context(|| format!("setting {NAME} up inside"))
-}
-
-/// Say where each address is, from its own link.
-pub fn announce(namespace: &fs::File, plan: &Plan) -> Result<()> {
+/// Say again where each address is.
+pub fn announce_again(namespace: &fs::File, plan: &Plan) -> Result<()> {
     within(namespace, || {
         let index = if_nametoindex(NAME).with_context(|| format!("looking for {NAME}"))?;
-        let socket = PacketSocket::open(index, frames::ARP)?;
-        for (address, _) in &plan.addresses {
-            let frame = frames::announcement(plan.mac, *address)?;
-            socket.send(&frame).with_context(|| format!("announcing {address}"))?;
-        }
-        socket.close_later();
-        Ok(())
+        announce(PacketSocket::open(index, frames::ARP)?, plan)
     })
+}
+
+fn announce(socket: PacketSocket, plan: &Plan) -> Result<()> {
+    for (address, _) in &plan.addresses {
+        let frame = frames::announcement(plan.mac, *address)?;
+        socket.send(&frame).with_context(|| format!("announcing {address}"))?;
+    }
+    socket.close_later();
+    Ok(())
 }
 
 /// Run on a thread inside the namespace.
@@ -110,24 +132,6 @@ pub fn within<T: Send>(namespace: &fs::File, work: impl FnOnce() -> Result<T> + 
     };
     let ended = thread::scope(|scope| scope.spawn(enter).join());
     ended.map_err(|_| anyhow!("the thread inside the network namespace panicked"))?
-}
-
-async fn index(netlink: &Netlink) -> Result<u32> {
-    let link = netlink.find(NAME).await?;
-    Ok(link.ok_or_else(|| anyhow!("there is no {NAME} inside"))?.header.index)
-}
-
-async fn set_all(plan: &Plan) -> Result<()> {
-    let netlink = Netlink::connect()?;
-    let index = index(&netlink).await?;
-    let links = netlink.handle.link();
-    let up = LinkUnspec::new_with_index(index).address(plan.mac.0.to_vec()).up().build();
-    links.set(up).execute().await.context("setting it up")?;
-    set_addresses(&netlink, index, &plan.addresses).await?;
-    for gateway in &plan.gateways {
-        set_default(&netlink, index, *gateway).await?;
-    }
-    Ok(())
 }
 
 async fn set_addresses(netlink: &Netlink, link: u32, wanted: &[(IpAddr, u8)]) -> Result<()> {

@@ -36,7 +36,7 @@ use crate::{
     address::Mac,
     bridge::{Bridge, forbid_ipv6},
     guard::{self, Guard},
-    inside,
+    inside::{self, Inside},
     netlink::Netlink,
     runtime,
 };
@@ -147,7 +147,7 @@ pub fn guard(spec: &LinkSpec) -> Result<Guarded> {
 
 /// Tell the neighbours again where the addresses are. `attach` does so by itself.
 pub fn announce(pid: u32, spec: &LinkSpec) -> Result<()> {
-    let tell = || inside::announce(&namespace(pid)?, &spec.plan()?);
+    let tell = || inside::announce_again(&namespace(pid)?, &spec.plan()?);
     tell().with_context(|| format!("announcing the addresses of environment {}", spec.id))
 }
 
@@ -210,29 +210,33 @@ pub fn port_name(id: EnvironmentId) -> String {
 }
 
 fn connect(pid: u32, spec: &LinkSpec, guarded: Option<Guarded>) -> Result<()> {
-    let plan = spec.plan()?;
-    let namespace = namespace(pid)?;
-    let runtime = runtime()?;
-    let netlink = runtime.block_on(async { Netlink::connect() })?;
-    // A pair that is no port carries nothing: its guard is set meanwhile.
-    let port = thread::scope(|scope| {
+    let (plan, name, namespace) = (spec.plan()?, port_name(spec.id), namespace(pid)?);
+    thread::scope(|scope| {
+        // A pair that is no port carries nothing: its guard is set meanwhile.
         let guarded = guarded.is_none().then(|| scope.spawn(|| guard(spec)));
-        let made = runtime.block_on(ensure_pair(&netlink, spec.id, &plan, &namespace));
-        let made = made.and_then(|port| inside::prepare(&namespace).map(|()| port));
-        if let Some(guarded) = guarded {
-            guarded.join().map_err(|_| anyhow!("the thread that sets the guard panicked"))??;
-        }
-        made
-    })?;
-    runtime.block_on(ensure_port(&netlink, port, spec.id, &plan))?;
-    inside::set_up(&namespace, &plan)?;
-    runtime.block_on(forwarding(&port_name(spec.id)))?;
-    inside::announce(&namespace, &plan)?;
-    runtime.block_on(async {
-        let whole =
-            LinkUnspec::new_with_index(port).append_extra_attribute(LinkAttribute::IfAlias(spec.id.to_string())).build();
-        netlink.handle.link().set(whole).execute().await.context("marking the link as complete")
+        runtime()?.block_on(async {
+            let (host, inside) = (Netlink::connect()?, Inside::open(&namespace)?);
+            let pair = ensure_pair(&host, &inside, spec.id, &plan, &namespace).await?;
+            inside::prepare(&namespace)?;
+            if let Some(guarded) = guarded {
+                guarded.join().map_err(|_| anyhow!("the thread that sets the guard panicked"))??;
+            }
+            ensure_port(&host, pair.port, &name, &plan).await?;
+            inside.set_up(pair.inside, &plan).await?;
+            forwarding(&host, &name).await?;
+            inside.announce(pair.inside, &plan)?;
+            let whole = LinkUnspec::new_with_index(pair.port);
+            let whole = whole.append_extra_attribute(LinkAttribute::IfAlias(spec.id.to_string())).build();
+            host.handle.link().set(whole).execute().await.context("marking the link as complete")
+        })
     })
+}
+
+/// Kernel indices of both ends.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    port: u32,
+    inside: u32,
 }
 
 pub(crate) fn namespace(pid: u32) -> Result<File> {
@@ -240,30 +244,34 @@ pub(crate) fn namespace(pid: u32) -> Result<File> {
     File::open(&path).with_context(|| format!("opening {path}"))
 }
 
-/// The pair is there. Returns the index of the host's end.
-async fn ensure_pair(netlink: &Netlink, id: EnvironmentId, plan: &Plan, namespace: &File) -> Result<u32> {
+/// The pair is there.
+async fn ensure_pair(netlink: &Netlink, inside: &Inside, id: EnvironmentId, plan: &Plan, namespace: &File) -> Result<Pair> {
     let name = port_name(id);
-    let end = netlink.find(&name).await?;
-    let other = inside::peer(namespace)?;
-    if let Some(end) = end.as_ref().filter(|end| other == Some((end.header.index, End::read(end).peer))) {
-        return Ok(end.header.index);
+    let find = async || {
+        let end = netlink.find(&name).await?;
+        anyhow::Ok(end.map(|end| Pair { port: end.header.index, inside: End::read(&end).peer }))
+    };
+    let (end, other) = (find().await?, inside.pair().await?);
+    if let Some(pair) = end.filter(|pair| other == Some((pair.inside, pair.port))) {
+        return Ok(pair);
     }
     if end.is_some() {
         remove(netlink, id).await?;
     }
-    if other.is_some() {
-        inside::remove(namespace)?;
+    // With its other end it may have gone.
+    if other.is_some()
+        && let Some((index, _)) = inside.pair().await?
+    {
+        inside.remove(index).await?;
     }
     make_pair(netlink, &name, plan, &netlink.bridge().await?, namespace).await?;
-    let made = netlink.find(&name).await?;
-    Ok(made.ok_or_else(|| anyhow!("{name} went away"))?.header.index)
+    find().await?.ok_or_else(|| anyhow!("{name} went away"))
 }
 
 /// The host's end, of this index, is a port of the bridge that only this environment's frames go to, and up.
-async fn ensure_port(netlink: &Netlink, index: u32, id: EnvironmentId, plan: &Plan) -> Result<()> {
-    let name = port_name(id);
+async fn ensure_port(netlink: &Netlink, index: u32, name: &str, plan: &Plan) -> Result<()> {
     let bridge = netlink.bridge().await?;
-    forbid_ipv6(&name)?;
+    forbid_ipv6(name)?;
     let up = LinkUnspec::new_with_index(index).controller(bridge.index).up().build();
     netlink.handle.link().set(up).execute().await.with_context(|| format!("setting {name} up"))?;
     // Where this environment is is known: nothing is learnt from its frames, and frames to strangers do not go to it.
@@ -295,18 +303,23 @@ async fn remove(netlink: &Netlink, id: EnvironmentId) -> Result<()> {
 }
 
 /// Until the port forwards: what is announced before goes nowhere.
-async fn forwarding(name: &str) -> Result<()> {
-    let mut netlink = Netlink::listen()?;
+async fn forwarding(netlink: &Netlink, name: &str) -> Result<()> {
+    if is_open(netlink, name).await? {
+        return Ok(());
+    }
+    let mut news = Netlink::listen()?;
     let wait = async {
-        loop {
-            let link = netlink.find(name).await?.ok_or_else(|| anyhow!("{name} went away"))?;
-            if End::read(&link).forwarding {
-                return anyhow::Ok(());
-            }
-            netlink.changed().await;
+        while !is_open(&news, name).await? {
+            news.changed().await;
         }
+        anyhow::Ok(())
     };
     tokio::time::timeout(FORWARDING, wait).await.map_err(|_| anyhow!("{name} does not forward"))?
+}
+
+async fn is_open(netlink: &Netlink, name: &str) -> Result<bool> {
+    let link = netlink.find(name).await?.ok_or_else(|| anyhow!("{name} went away"))?;
+    Ok(End::read(&link).forwarding)
 }
 
 /// What of a link matters here.

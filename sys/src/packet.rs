@@ -10,17 +10,24 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socket},
 };
 
+/// A socket that hears and says nothing yet: of the network namespace that it was made in, whoever binds it.
+#[derive(Debug)]
+pub struct Unbound(OwnedFd);
+
 /// A socket for frames of one type on one interface. What it sends itself does not come back.
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
-impl PacketSocket {
-    /// Open it on the interface with this kernel index, for frames of this type (`ether type`, 0x0806 for ARP). It hears only what
-    /// arrives from now on.
-    pub fn open(interface: u32, ether_type: u16) -> Result<Self> {
+impl Unbound {
+    /// Make it.
+    pub fn new() -> Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // Without a protocol it hears nothing until it is bound, so nothing of other interfaces is in its queue.
-        let fd = socket(AddressFamily::Packet, SockType::Raw, flags, None).context("making a packet socket")?;
+        socket(AddressFamily::Packet, SockType::Raw, flags, None).map(Self).context("making a packet socket")
+    }
+
+    /// Bind it, as [`PacketSocket::open`] does. The interface has to be up.
+    pub fn bind(self, interface: u32, ether_type: u16) -> Result<PacketSocket> {
         // SAFETY: sockaddr_ll is made of integers, for which zero is a value.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = u16::try_from(libc::AF_PACKET).context("naming the address family")?;
@@ -28,9 +35,17 @@ impl PacketSocket {
         address.sll_ifindex = i32::try_from(interface).context("naming the interface")?;
         let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).context("measuring an address")?;
         // SAFETY: the pointer and the length are those of a live sockaddr_ll, which bind only reads.
-        let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) };
+        let bound = unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), length) };
         Errno::result(bound).with_context(|| format!("binding a packet socket to interface {interface}"))?;
-        Ok(Self(fd))
+        Ok(PacketSocket(self.0))
+    }
+}
+
+impl PacketSocket {
+    /// Open it on the interface with this kernel index, for frames of this type (`ether type`, 0x0806 for ARP). It hears only what
+    /// arrives from now on.
+    pub fn open(interface: u32, ether_type: u16) -> Result<Self> {
+        Unbound::new()?.bind(interface, ether_type)
     }
 
     /// Send one frame, with its Ethernet header.

@@ -241,18 +241,18 @@ fn what_was_cut_short_is_completed_or_cleared_away() {
             }
             let namespace = namespace(tid).unwrap();
             runtime().unwrap().block_on(async {
-                let netlink = Netlink::connect().unwrap();
                 if cut >= 1 {
-                    let port = ensure_pair(&netlink, spec(5).id, &plan, &namespace).await.unwrap();
+                    let (netlink, inside) = (Netlink::connect().unwrap(), Inside::open(&namespace).unwrap());
+                    let pair = ensure_pair(&netlink, &inside, spec(5).id, &plan, &namespace).await.unwrap();
                     if cut >= 3 {
-                        ensure_port(&netlink, port, spec(5).id, &plan).await.unwrap();
+                        ensure_port(&netlink, pair.port, &port_name(spec(5).id), &plan).await.unwrap();
+                    }
+                    if cut == 4 {
+                        inside::prepare(&namespace).unwrap();
+                        inside.set_up(pair.inside, &plan).await.unwrap();
                     }
                 }
             });
-            if cut == 4 {
-                inside::prepare(&namespace).unwrap();
-                inside::set_up(&namespace, &plan).unwrap();
-            }
         });
     };
     for cut in 0..=4 {
