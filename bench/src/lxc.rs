@@ -1,8 +1,15 @@
 //! The peer `lxc-start`: Debian's LXC from the bench's disk, on the node's own libraries, with the same ids, limits and kind of link.
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use lodge_sys::process::PidFd;
 
 use crate::peer::{Peer, WORK, call};
 
@@ -13,18 +20,34 @@ const MEMORY: u64 = 96 << 20;
 /// Devices that environments may use, too.
 const DEVICES: [&str; 11] = ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "10:200", "10:229", "136:*"];
 
+/// How long LXC may take to end.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// Start it.
 pub fn start(peer: &Peer) -> Result<()> {
     fs::create_dir_all(format!("{WORK}/lxc/mount")).context("making LXC's mount point")?;
     let path = peer.dir().join("lxc.conf");
     fs::write(&path, config(peer)).with_context(|| format!("writing {}", path.display()))?;
     let mut start = lxc("lxc-start", peer);
+    start.arg("--pidfile").arg(monitor(peer));
     call(start.arg("--daemon").arg("--rcfile").arg(&path).arg("--logfile").arg(peer.dir().join("log")))
 }
 
-/// End it.
+/// End it, and with it what LXC still does when `lxc-stop` has returned: it would be taken from whoever starts next.
 pub fn stop(peer: &Peer) -> Result<()> {
-    call(lxc("lxc-stop", peer).arg("--kill"))
+    let path = monitor(peer);
+    let pid = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let monitor = PidFd::open(pid.trim().parse().with_context(|| format!("reading {}", path.display()))?)?;
+    call(lxc("lxc-stop", peer).arg("--kill"))?;
+    if !monitor.wait(LIMIT)? {
+        bail!("the monitor of {} is still there after {} s", peer.name, LIMIT.as_secs());
+    }
+    Ok(())
+}
+
+/// Where the process id of its monitor is.
+fn monitor(peer: &Peer) -> PathBuf {
+    peer.dir().join("monitor")
 }
 
 fn lxc(program: &str, peer: &Peer) -> Command {

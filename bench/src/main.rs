@@ -54,6 +54,8 @@ enum Command {
         #[command(flatten)]
         peer: Peer,
     },
+    /// Wait until nothing is left to be done of what was started and ended: before somebody is timed.
+    Settle,
     /// Memory that is in use and cannot be had back, once it does not change any more.
     Memory,
     /// Unpack an archive of small files in a directory, and remove them again.
@@ -97,6 +99,10 @@ fn run(command: Command) -> Result<Value> {
         }
         Command::Start { engine, peer, template, like } => start(engine, &peer, &template, &like)?,
         Command::Stop { engine, peer } => stop(engine, &peer)?,
+        Command::Settle => {
+            peer::call(std::process::Command::new("udevadm").arg("settle"))?;
+            json!({})
+        }
         Command::Memory => json!({"bytes": memory::in_use()?}),
         Command::Files { dir } => {
             let (untar, remove) = work::files(&dir)?;

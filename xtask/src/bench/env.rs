@@ -41,9 +41,11 @@ fn starts(guest: &Guest, options: &Options, table: &mut Table) -> Result<()> {
     let [mut ours, mut crun, mut lxc] = [const { Samples(Vec::new()) }; 3];
     // The first turn warms caches up on every side.
     for turn in 0..=options.repeat {
+        guest.settle()?;
         let (took, parts) = guest.start("timed", 1)?;
         guest.destroy("timed")?;
         let peer = |engine, samples: &mut Samples| -> Result<String> {
+            guest.settle()?;
             let (took, parts) = guest.start_peer(engine, 1)?;
             guest.stop_peer(engine, 1)?;
             samples.0.extend((turn > 0).then_some(took));

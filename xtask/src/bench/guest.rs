@@ -132,6 +132,11 @@ impl Guest {
         self.on_node(&format!("stop {} {}", engine.word(), peer(number))).map(drop)
     }
 
+    /// Wait until the node has done with what was started before.
+    pub fn settle(&self) -> Result<()> {
+        self.on_node("settle").map(drop)
+    }
+
     /// Bytes of the node's memory that are in use.
     pub fn memory(&self) -> Result<f64> {
         number(&self.on_node("memory")?, "bytes")
