@@ -230,6 +230,10 @@ impl Machine {
                 found.frozen = false;
                 Ok(())
             }
+            Action::PassCache => {
+                found.cached = false;
+                Ok(())
+            }
             Action::Signal(_) => {
                 status = (!kernel.is_deaf).then_some(POWERED_OFF);
                 Ok(())

@@ -19,6 +19,7 @@ use crate::uevent::Uevents;
 const CONTROL: &str = "/dev/loop-control";
 const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
 const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
+const LOOP_SET_DIRECT_IO: libc::c_ulong = 0x4C08;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 /// linux/fs.h; the argument is in sectors of 512 bytes.
 const BLKRASET: libc::c_ulong = 0x1262;
@@ -165,6 +166,16 @@ pub fn set_read_ahead(device: &Path, bytes: u32) -> Result<()> {
     Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), BLKRASET, sectors) })
         .map(drop)
         .with_context(|| format!("setting the read-ahead of {}", device.display()))
+}
+
+/// From now on reads and writes pass the page cache of the file, as with [`Options::direct_io`]. What is in the cache is written first; the
+/// device's queue is held still for a moment.
+pub fn set_direct_io(device: &Path) -> Result<()> {
+    let file = open(device)?;
+    // SAFETY: LOOP_SET_DIRECT_IO takes an integer.
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), LOOP_SET_DIRECT_IO, 1 as libc::c_ulong) })
+        .map(drop)
+        .with_context(|| format!("letting {} pass the page cache", device.display()))
 }
 
 /// The file has grown: let the device grow too.

@@ -46,15 +46,14 @@ fn try_copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64) -> Result
 }
 
 /// Put what is written of a file, at its place, onto something that is all zeros and at least as long, and see it on the disk.
-pub fn put(from: &Path, onto: &Path) -> Result<()> {
+pub fn put(from: &Path, onto: &File) -> Result<()> {
     let put = || -> Result<()> {
         let source = File::open(from).context("opening the source")?;
-        let target = File::options().write(true).open(onto).context("opening the target")?;
         let length = source.metadata().context("looking at the source")?.len();
-        copy_data(&source, &target, length, &mut |_, _| Ok(()))?;
-        target.sync_all().context("syncing the target")
+        copy_data(&source, onto, length, &mut |_, _| Ok(()))?;
+        onto.sync_all().context("syncing the target")
     };
-    put().with_context(|| format!("putting {} onto {}", from.display(), onto.display()))
+    put().with_context(|| format!("putting {} onto a disk", from.display()))
 }
 
 fn copy_data(source: &File, target: &File, length: u64, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<u64> {
@@ -147,11 +146,11 @@ mod tests {
         let source = File::create(&from).unwrap();
         source.write_all_at(b"new", 1 << 20).unwrap();
         std::fs::write(&onto, "old").unwrap();
-        put(&from, &onto).unwrap();
+        put(&from, &File::options().write(true).open(&onto).unwrap()).unwrap();
         let bytes = std::fs::read(&onto).unwrap();
         assert_eq!((&bytes[..3], &bytes[1 << 20..]), (&b"old"[..], &b"new"[..]));
-        let error = format!("{:#}", put(&from, &dir.path().join("c")).unwrap_err());
-        assert!(error.contains("onto") && error.contains("opening the target"), "{error}");
+        let error = format!("{:#}", put(&from, &File::open(&onto).unwrap()).unwrap_err());
+        assert!(error.contains("onto") && error.contains("copying data"), "{error}");
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl Inner {
             }
             Action::SetLimits(limits) => found.limits = Some(*limits),
             Action::Thaw => found.frozen = false,
+            Action::PassCache => found.cached = false,
             Action::Signal(_) => {
                 if is_running && !is_half && self.manners == Manners::Polite {
                     self.end(id, 2);

@@ -101,6 +101,8 @@ pub struct Found {
     pub processes: u32,
     /// It is frozen: a snapshot was cut short.
     pub frozen: bool,
+    /// Its disk was made a moment ago and is still read and written through this node's page cache.
+    pub cached: bool,
     /// Anything of its link is there. A guard alone connects nothing, and is only told of in `left`.
     pub link: bool,
     /// The limits of its control group.
@@ -223,6 +225,8 @@ pub enum Action {
     SetLimits(Limits),
     /// Let a frozen one go on.
     Thaw,
+    /// From now on its disk is read and written past this node's page cache, which would hold everything twice.
+    PassCache,
     /// Write all its processes down on the share, from where another node lets them go on, and end them. Where that cannot be done they
     /// run on as if nothing had been.
     Checkpoint(Box<Assignment>),
@@ -273,6 +277,7 @@ impl Action {
             | Action::Start
             | Action::SetLimits(_)
             | Action::Thaw
+            | Action::PassCache
             | Action::Signal(_)
             | Action::Kill
             | Action::Delete
@@ -294,6 +299,7 @@ impl Action {
             Action::Start => "start",
             Action::SetLimits(_) => "limits",
             Action::Thaw => "thaw",
+            Action::PassCache => "pass-cache",
             Action::Checkpoint(_) => "checkpoint",
             Action::Forget => "forget",
             Action::Restore(_) => "restore",

@@ -33,6 +33,9 @@ pub const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// An environment that ran longer than this had started well.
 pub const STARTED_WELL: Duration = Duration::from_secs(60);
 
+/// What was written to a new disk is in memory, and read from there, until its environment has run this long: then it has booted.
+pub const CACHED: Duration = Duration::from_secs(5);
+
 /// Everything the decision is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -216,7 +219,7 @@ fn up(facts: &Facts, order: &Assignment, notes: &Notes) -> Next {
     Next::Do(match (found.container, lacks, found.disk) {
         _ if found.frozen => Action::Thaw,
         _ if found.kept.is_some() => Action::Forget,
-        (Container::Running { .. }, ..) => return adjust(found, &order()),
+        (Container::Running { .. }, ..) => return adjust(facts, &order(), notes),
         (Container::Created { pid }, ..) if facts.memory.attached == Some(pid) => Action::Start,
         (Container::Created { .. }, ..) => Action::Attach(order()),
         _ if found.processes > 0 => Action::Kill,
@@ -237,12 +240,14 @@ fn up(facts: &Facts, order: &Assignment, notes: &Notes) -> Next {
 }
 
 /// What can be changed while it runs.
-fn adjust(found: &Found, order: &Assignment) -> Next {
+fn adjust(facts: &Facts, order: &Assignment, notes: &Notes) -> Next {
+    let found = facts.found;
     let (is, asked) = (found.limits, Limits::from(order));
     let differs = |is: Limits| Limits { memory: pages(is.memory), ..is } != Limits { memory: pages(asked.memory), ..asked };
     match found.disk {
         Disk::Ready { size } if pages(size) < pages(order.disk) => Next::Do(Action::GrowDisk(order.disk)),
         _ if is.is_some_and(differs) => Next::Do(Action::SetLimits(asked)),
+        _ if found.cached && facts.now >= notes.started_at + CACHED => Next::Do(Action::PassCache),
         _ => Next::Nothing,
     }
 }

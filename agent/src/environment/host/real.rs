@@ -152,6 +152,7 @@ impl Host for Real {
             Action::Attach(order) => self.attach_link(order)?,
             Action::Start => self.start(id)?,
             Action::SetLimits(limits) => self.set_limits(id, *limits)?,
+            Action::PassCache => disk(&|| Ok(self.pass_cache(id)?))?,
             Action::Thaw => disk(&|| Ok(self.thaw(id)?))?,
             Action::Checkpoint(order) => disk(&|| self.checkpoint(order))?,
             Action::Forget => self.forget_checkpoint(id)?,

@@ -6,7 +6,7 @@ use lodge_model::ids::{BootId, TaskId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::RETRY_MAX;
+use super::{CACHED, RETRY_MAX};
 use crate::environment::fake::{Cut, Manners};
 use crate::environment::host::Container;
 use crate::environment::stage::{ID, Stage, order};
@@ -275,6 +275,16 @@ fn an_environment_that_a_snapshot_left_frozen_is_thawed() {
     stage.kill_agent();
     stage.act();
     assert_eq!(stage.steps(), ["thaw"]);
+}
+
+#[test]
+fn a_new_disk_is_cached_until_its_environment_has_booted() {
+    let mut stage = running();
+    stage.fake.inner().here.get_mut(&ID).unwrap().cached = true;
+    stage.pass(CACHED - SECOND);
+    assert!(stage.steps().is_empty());
+    stage.pass(SECOND * 2);
+    assert_eq!((stage.steps(), stage.state()), (vec!["pass-cache"], RUNNING));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! crun leaves no process behind: the environment's init is a child of this machine's init, which alone sees how it ends.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +14,11 @@ use lodge_model::ids::EnvironmentId;
 use lodge_sys::cgroup::Cgroup;
 use lodge_sys::process::{self, PidFd};
 use lodge_sys::program::{Call, Program};
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, CPU_PERIOD};
-use super::layout::{BUNDLE, Note, Notes, PRIVATE, ROOT, SCRATCH};
+use super::layout::{BUNDLE, EXEC_FIFO, Note, Notes, PRIVATE, ROOT, SCRATCH};
 use super::{Real, guest, look};
 use crate::environment::host::{Container, Limits};
 
@@ -94,7 +97,8 @@ impl Real {
             Container::Created { .. } => self.need_files(id)?,
             Container::No | Container::Ended { .. } => bail!("there is no container to start"),
         }
-        if let Err(error) = self.crun(["start"]).arguments([id.to_string()]).run() {
+        let crun_start = || self.crun(["start"]).arguments([id.to_string()]).run().map(drop);
+        if let Err(error) = release(&self.layout.crun.join(id.to_string())).or_else(|_| crun_start()) {
             // The last start may have been cut short before it was noted.
             if self.status(id).as_deref() != Some("running") {
                 return Err(error);
@@ -214,6 +218,15 @@ impl Real {
     }
 }
 
+/// What `crun start` does, without a program more for each start: the init of a container waits for somebody to write to the pipe in
+/// crun's directory of it (crun, `libcrun_status_write_exec_fifo`). An error where none waits there.
+fn release(status: &Path) -> std::io::Result<()> {
+    let fifo = status.join(EXEC_FIFO);
+    let mut waiting = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&fifo)?;
+    fs::remove_file(&fifo)?;
+    waiting.write_all(b"0")
+}
+
 /// Write what is to be written into an environment with this directory.
 fn write_files(dir: &Path, notes: &Notes, order: &Assignment) -> Result<()> {
     let own = if matches!(order.beside, Some(Beside::Repair { .. })) { SCRATCH } else { PRIVATE };
@@ -227,5 +240,27 @@ fn remove_dir(dir: PathBuf) -> Result<()> {
             Err(error).with_context(|| format!("removing {}", dir.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use std::io::Read as _;
+
+    #[test]
+    fn whoever_waits_at_the_pipe_is_let_go_on_and_nobody_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join(EXEC_FIFO);
+        assert_eq!(release(dir.path()).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        assert_eq!(release(dir.path()).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        assert!(fifo.exists(), "it stays for crun");
+        let mut waiting = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+        release(dir.path()).unwrap();
+        let mut heard = String::new();
+        waiting.read_to_string(&mut heard).unwrap();
+        assert_eq!((heard.as_str(), fifo.exists()), ("0", false));
     }
 }

@@ -16,7 +16,7 @@ use lodge_sys::program::Program;
 use lodge_sys::sparse;
 
 use super::check::check;
-use super::layout::{BESIDE, BESIDE_LOWER, LOWER, Note, PRIVATE, ROOT, SCRATCH, private_dir, remove_file};
+use super::layout::{BESIDE, BESIDE_LOWER, LOWER, Note, PRIVATE, ROOT, SCRATCH, new_private_dir, remove_file};
 use super::{Real, StepError};
 use crate::{consoles, durable};
 
@@ -36,14 +36,15 @@ impl Real {
     /// Take the right to run it, and its disk.
     pub(super) fn hold(&self, order: &Assignment) -> Result<(), StepError> {
         let id = order.id;
-        let owner = self.may_hold(id, order.epoch)?;
+        // What has just been made has nothing in it that the share could be asked for.
+        let is_new = new_private_dir(&self.layout.on_share(id))?;
+        let owner = if is_new { None } else { self.may_hold(id, order.epoch)? };
         self.layout.make_on_node(id, order.id_base)?;
         if self.has_disk(id)? {
             self.write_owner(&self.record(id, order.epoch))?;
         } else {
-            self.layout.notes(id).remove(Note::Checked)?;
-            private_dir(&self.layout.on_share(id))?;
-            match self.layout.disk(id).exists() {
+            [Note::Checked, Note::Cached].into_iter().try_for_each(|note| self.layout.notes(id).remove(note))?;
+            match !is_new && self.layout.disk(id).exists() {
                 true => self.take_old(order)?,
                 false => self.take_new(order, owner.is_some())?,
             }
@@ -72,22 +73,39 @@ impl Real {
         let file = std::thread::scope(|scope| -> Result<File, StepError> {
             let formed = scope.spawn(|| make_form(order.id, order.disk, &form));
             let file = self.make_file(order, was_owned)?;
-            self.may_hold(order.id, order.epoch)?;
-            let filled = scope.spawn(|| match formed.join() {
-                Ok(Ok(true)) => sparse::put(&form, &new),
-                Ok(Ok(false)) => make_file_system(order.id, &new),
+            let (form, new) = (&form, &new);
+            let filled = file.try_clone().context("sharing its disk")?;
+            let filled = scope.spawn(move || match formed.join() {
+                Ok(Ok(true)) => sparse::put(form, &filled),
+                Ok(Ok(false)) => make_file_system(order.id, new),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(anyhow!("the thread that makes its file system panicked")),
             });
+            if disk.exists() {
+                remove_file(new)?;
+                return Err(anyhow!("somebody else has made its disk at this moment").into());
+            }
+            self.may_hold(order.id, order.epoch)?;
             self.write_owner(&self.record(order.id, order.epoch))?;
             filled.join().unwrap_or_else(|_| Err(anyhow!("the thread that fills its disk panicked")))?;
             Ok(file)
         })?;
         fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
         sync_dir(&self.layout.on_share(order.id))?;
-        attach(&file)?;
+        let notes = self.layout.notes(order.id);
+        notes.write(Note::Cached, &true)?;
+        loopdev::attach(&file, Options::default())?;
         remove_file(&form)?;
-        Ok(self.layout.notes(order.id).write(Note::Checked, &order.disk)?)
+        Ok(notes.write(Note::Checked, &order.disk)?)
+    }
+
+    /// It has been of use: what was just written of a new disk is read when it is mounted, which took a way to the share for each block.
+    pub(super) fn pass_cache(&self, id: EnvironmentId) -> Result<()> {
+        // Not every file system can; such a disk stays as it is.
+        if let Err(error) = loopdev::set_direct_io(&self.need_loop(id)?.path) {
+            tracing::warn!("{error:#}");
+        }
+        self.layout.notes(id).remove(Note::Cached)
     }
 
     /// Whether the disk is attached with a lock that is good: the record, which was written under it, is still this node's. A device from
@@ -114,10 +132,6 @@ impl Real {
             return Err(StepError::Refused(format!("its disk {} is gone from the share", disk.display())));
         }
         let file = lock_as(&new, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
-        if disk.exists() {
-            remove_file(&new)?;
-            return Err(anyhow!("somebody else has made its disk at this moment").into());
-        }
         // Nothing that was begun on it is of use.
         let size = || -> std::io::Result<()> {
             if file.metadata()?.len() > 0 {

@@ -1,6 +1,7 @@
 //! Where everything of an environment is: on the share, on the state partition, and below `/run`, where only root comes.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -129,6 +130,8 @@ pub(super) const SCRATCH: &str = "scratch";
 pub(super) const BESIDE_LOWER: &str = "beside-lower";
 /// Mount point of the root that is shown besides.
 pub(super) const BESIDE: &str = "beside";
+/// In crun's directory of a container: where its init waits until it is started.
+pub(super) const EXEC_FIFO: &str = "exec.fifo";
 /// What crun is told.
 pub(super) const BUNDLE: &str = "bundle";
 
@@ -139,6 +142,8 @@ pub(super) enum Note {
     Order,
     /// Bytes of its disk, since it was checked.
     Checked,
+    /// Its disk is read and written through the page cache.
+    Cached,
     /// Process of its init.
     Init,
     /// Seconds since 1970 when it was started.
@@ -158,6 +163,7 @@ impl Note {
         match self {
             Note::Order => "order.json",
             Note::Checked => "checked.json",
+            Note::Cached => "cached.json",
             Note::Init => "init.json",
             Note::Started => "started.json",
             Note::Limits => "limits.json",
@@ -203,10 +209,17 @@ impl Notes {
 /// Remove a file; none there is fine.
 pub(super) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| format!("removing {}", path.display())),
         _ => Ok(()),
+    }
+}
+
+/// Make a directory that only root can use; whether it was not there. On the share one question does for both.
+pub(super) fn new_private_dir(path: &Path) -> Result<bool> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => private_dir(path).map(|()| true),
+        made => made.map(|()| true).with_context(|| format!("making {}", path.display())),
     }
 }
 

@@ -21,7 +21,7 @@ use lodge_sys::pty;
 
 use super::container::Init;
 use super::devices::Devices;
-use super::layout::{DEVICES, Note, ROOT, private_dir, remove_file};
+use super::layout::{DEVICES, EXEC_FIFO, Note, ROOT, private_dir, remove_file};
 use super::link::connect;
 use super::{Container, Real, StepError};
 use crate::durable;
@@ -203,7 +203,7 @@ fn tell_engine(dir: &Path, init: Init) -> Result<()> {
     status.insert("process-start-time".into(), init.ticks.into());
     durable::write(&path, &serde_json::to_vec(&status)?, 0o600)?;
     // Whoever is created and not started waits there.
-    remove_file(&dir.join("exec.fifo"))
+    remove_file(&dir.join(EXEC_FIFO))
 }
 
 /// What is found of a running environment.

@@ -59,6 +59,7 @@ impl Real {
             processes: u32::try_from(cgroup.count()?).unwrap_or(u32::MAX),
             // Held still by a copy that goes on is as it should be.
             frozen: notes.read::<bool>(Note::Frozen).is_some() && !self.is_disk_busy(id),
+            cached: notes.path(Note::Cached).exists(),
             link,
             kept: notes.read(Note::Kept),
             mended: notes.read(Note::Mended).unwrap_or_default(),

@@ -77,6 +77,29 @@ fn a_disk_that_was_not_finished_is_made_from_the_start() {
 }
 
 #[test]
+fn a_new_disk_is_cached_until_it_has_been_of_use_and_an_old_one_never_is() {
+    on_site(|site| {
+        let node = site.node(1);
+        let order = site.order(1);
+        let id = order.id;
+        // Whether the device passes the cache, and what is found of it.
+        let is = || {
+            let device = node.loop_of(id).unwrap().unwrap().path;
+            let dio = Path::new("/sys/block").join(device.file_name().unwrap()).join("loop/dio");
+            (fs::read_to_string(dio).unwrap().trim() == "1", node.look(id, &[]).unwrap().cached)
+        };
+        twice(&node, id, &Action::Hold(order.clone().into()));
+        assert_eq!(is(), (false, true));
+        twice(&node, id, &Action::PassCache);
+        assert_eq!(is(), (true, false));
+        twice(&node, id, &Action::Release { epoch: 1 });
+        twice(&node, id, &Action::Hold(order.clone().into()));
+        assert_eq!(is(), (true, false));
+        twice(&node, id, &Action::Release { epoch: 1 });
+    });
+}
+
+#[test]
 fn a_disk_grows_with_or_without_its_mount_and_never_shrinks() {
     on_site(|site| {
         let node = site.node(1);
