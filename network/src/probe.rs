@@ -21,10 +21,11 @@ use nix::{
 use crate::{BRIDGE, address::Mac, frames, netlink::Netlink, runtime};
 
 /// How long `probe` listens when nobody answers: neighbours of one link that has been up for long answer within milliseconds, so the
-/// seconds that RFC 5227 gives to machines that have just been plugged in are not needed. Every start and move waits for it.
-pub const LISTEN: Duration = Duration::from_millis(300);
+/// seconds that RFC 5227 gives to machines that have just been plugged in are not needed. As long as NetworkManager listens (the default of
+/// its `ipv4.dad-timeout` in Fedora since 40). Every start and move waits for it.
+pub const LISTEN: Duration = Duration::from_millis(200);
 /// Questions are asked this far apart: any of them may be lost.
-const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_millis(66);
 /// How often each question is asked.
 const TIMES: usize = 3;
 
