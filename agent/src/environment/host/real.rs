@@ -75,6 +75,8 @@ pub struct Real {
     links: Mutex<BTreeMap<EnvironmentId, link::Begun>>,
     /// Files on their way into them; forgotten, they are written again.
     files: Ahead<()>,
+    /// File systems of new disks on their way; forgotten, they are made again.
+    forms: Ahead<bool>,
     /// Bundles on their way, each with the order that it is for, and its console; forgotten, they are made again.
     bundles: Ahead<(Assignment, PathBuf)>,
 }
@@ -97,8 +99,8 @@ impl Real {
     }
 
     fn with(layout: Layout, node: NodeId, boot: BootId) -> Self {
-        let (templates, disks, links, files, bundles) = Default::default();
-        Self { layout, node, boot, templates, disks, links, files, bundles }
+        let (templates, disks, links, files, forms, bundles) = Default::default();
+        Self { layout, node, boot, templates, disks, links, files, forms, bundles }
     }
 
     /// Do something while no other thread does anything with this disk.

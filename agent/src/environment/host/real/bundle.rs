@@ -1,6 +1,8 @@
 //! The bundle of an environment: `config.json`, and where crun sends its console. It is made while the root is being mounted: nothing of it
 //! needs that, and mounting is mostly waiting for the share.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,8 +44,10 @@ fn make(layout: &Layout, order: &Assignment) -> Result<PathBuf> {
 }
 
 fn node<'a>(layout: &'a Layout, order: &Assignment, root: &'a Path) -> Node<'a> {
-    let proc = layout.lxcfs.join("proc");
-    let lxcfs_files: Vec<_> = config::LXCFS.into_iter().filter(|file| proc.join(file).exists()).collect();
+    // Only the names: asked for a file itself, lxcfs makes up all of it to tell its size.
+    let shown: BTreeSet<_> =
+        fs::read_dir(layout.lxcfs.join("proc")).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+    let lxcfs_files: Vec<_> = config::LXCFS.into_iter().filter(|file| shown.contains(OsStr::new(file))).collect();
     if lxcfs_files.is_empty() {
         tracing::warn!("lxcfs is not there: environments will see the memory and processors of the whole node");
     }

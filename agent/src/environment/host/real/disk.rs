@@ -36,10 +36,11 @@ impl Real {
     /// Take the right to run it, and its disk.
     pub(super) fn hold(&self, order: &Assignment) -> Result<(), StepError> {
         let id = order.id;
+        self.layout.make_on_node(id, order.id_base)?;
+        self.begin_form(order);
         // What has just been made has nothing in it that the share could be asked for.
         let is_new = new_private_dir(&self.layout.on_share(id))?;
         let owner = if is_new { None } else { self.may_hold(id, order.epoch)? };
-        self.layout.make_on_node(id, order.id_base)?;
         if self.has_disk(id)? {
             self.write_owner(&self.record(id, order.epoch))?;
         } else {
@@ -49,7 +50,34 @@ impl Real {
                 false => self.take_new(order, owner.is_some())?,
             }
         }
+        self.forget_form(id)?;
         Ok(self.layout.notes(id).write(Note::Order, order)?)
+    }
+
+    /// Begin to make the file system of a disk that is most likely new: nobody has had it before.
+    fn begin_form(&self, order: &Assignment) {
+        if order.epoch == 1 {
+            let (id, size, form) = (order.id, order.disk, self.form(order.id));
+            self.forms.begin(id, move || make_form(id, size, &form));
+        }
+    }
+
+    /// It is there, or would take too much memory: whether it is.
+    fn need_form(&self, order: &Assignment) -> Result<bool> {
+        match self.forms.end(order.id) {
+            Some(Ok(is_there)) => Ok(is_there),
+            _ => make_form(order.id, order.disk, &self.form(order.id)),
+        }
+    }
+
+    /// What was begun is of no use any more.
+    fn forget_form(&self, id: EnvironmentId) -> Result<()> {
+        self.forms.end(id);
+        remove_file(&self.form(id))
+    }
+
+    fn form(&self, id: EnvironmentId) -> PathBuf {
+        self.layout.on_node(id).join(FORM)
     }
 
     /// Take the disk that is there.
@@ -66,36 +94,28 @@ impl Real {
     }
 
     /// Make a disk and take it: its file system is made in memory, and put into its file while the share takes in whose it is. It gets its
-    /// name when both are there.
+    /// name when both are there. Nobody else can have made one meanwhile: that takes the lock of the very file.
     fn take_new(&self, order: &Assignment, was_owned: bool) -> Result<(), StepError> {
         let (disk, new) = (self.layout.disk(order.id), self.layout.new_disk(order.id));
-        let form = self.layout.on_node(order.id).join(FORM);
-        let file = std::thread::scope(|scope| -> Result<File, StepError> {
-            let formed = scope.spawn(|| make_form(order.id, order.disk, &form));
-            let file = self.make_file(order, was_owned)?;
-            let (form, new) = (&form, &new);
-            let filled = file.try_clone().context("sharing its disk")?;
-            let filled = scope.spawn(move || match formed.join() {
-                Ok(Ok(true)) => sparse::put(form, &filled),
-                Ok(Ok(false)) => make_file_system(order.id, new),
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(anyhow!("the thread that makes its file system panicked")),
+        let file = self.make_file(order, was_owned)?;
+        std::thread::scope(|scope| -> Result<(), StepError> {
+            let filled = scope.spawn(|| match self.need_form(order)? {
+                true => sparse::put(&self.form(order.id), &file),
+                false => make_file_system(order.id, &new),
             });
             if disk.exists() {
-                remove_file(new)?;
+                remove_file(&new)?;
                 return Err(anyhow!("somebody else has made its disk at this moment").into());
             }
             self.may_hold(order.id, order.epoch)?;
             self.write_owner(&self.record(order.id, order.epoch))?;
-            filled.join().unwrap_or_else(|_| Err(anyhow!("the thread that fills its disk panicked")))?;
-            Ok(file)
+            Ok(filled.join().unwrap_or_else(|_| Err(anyhow!("the thread that fills its disk panicked")))?)
         })?;
         fs::rename(&new, &disk).with_context(|| format!("renaming {} to {}", new.display(), disk.display()))?;
         sync_dir(&self.layout.on_share(order.id))?;
         let notes = self.layout.notes(order.id);
         notes.write(Note::Cached, &true)?;
         loopdev::attach(&file, Options::default())?;
-        remove_file(&form)?;
         Ok(notes.write(Note::Checked, &order.disk)?)
     }
 
@@ -175,6 +195,7 @@ impl Real {
         }
         self.forget_link(id)?;
         self.bundles.end(id);
+        self.forget_form(id)?;
         if self.layout.on_share(id).exists() {
             let mine = self.record(id, epoch);
             if self.owner(id)?.as_ref() == Some(&mine) {
