@@ -5,11 +5,11 @@ use std::{fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-/// Two looks this far apart that differ by less than `STILL` are enough.
-const BETWEEN: Duration = Duration::from_secs(2);
+/// Two looks this far apart that differ by less than `STILL` are enough. udev keeps what works for it, some MiB, for 3 s.
+const BETWEEN: Duration = Duration::from_secs(5);
 const STILL: u64 = 128 << 10;
 /// Looks, at most.
-const LOOKS: usize = 30;
+const LOOKS: usize = 12;
 
 /// Bytes, once what was started has come to rest.
 pub fn in_use() -> Result<u64> {
