@@ -119,6 +119,7 @@ impl Inner {
                 if found.disk == Disk::No {
                     let is_old = share.is_made || is_half;
                     found.disk = if is_old { Disk::Unchecked } else { Disk::Ready { size: share.size } };
+                    found.cached = !is_old;
                     share.is_made = true;
                 }
                 if order.resume.is_none() {
@@ -226,7 +227,7 @@ impl Inner {
             }
             Action::Release { .. } => {
                 assert_eq!((found.mounts, found.link), (Mounts::No, false), "the lock is let go of last");
-                found.disk = Disk::No;
+                (found.disk, found.cached) = (Disk::No, false);
                 if !is_half {
                     (found.held, found.kept) = (None, None);
                 }

@@ -219,7 +219,7 @@ pub enum Action {
     /// Where nothing of its link is there yet: ask the network whether somebody has its addresses already (`Failed` if so, naming the
     /// address and the answering MAC). Then its link with addresses and guard, whatever of it is there; it announces itself.
     Attach(Box<Assignment>),
-    /// The guest files are there and seen to be on the disk, then `crun start`.
+    /// The guest files are there and seen to be on the disk, then its init goes on to what it is to run.
     Start,
     /// Change the limits of its control group.
     SetLimits(Limits),

@@ -94,13 +94,13 @@ impl Real {
     }
 
     /// Make a disk and take it: its file system is made in memory, and put into its file while the share takes in whose it is. It gets its
-    /// name when both are there. Nobody else can have made one meanwhile: that takes the lock of the very file.
+    /// name when both are there. Whoever is to give it one has the lock of its file: so whether somebody was faster can be asked meanwhile.
     fn take_new(&self, order: &Assignment, was_owned: bool) -> Result<(), StepError> {
         let (disk, new) = (self.layout.disk(order.id), self.layout.new_disk(order.id));
         let file = self.make_file(order, was_owned)?;
         std::thread::scope(|scope| -> Result<(), StepError> {
             let filled = scope.spawn(|| match self.need_form(order)? {
-                true => sparse::put(&self.form(order.id), &file),
+                true => sparse::put(&self.form(order.id), &file).with_context(|| format!("filling {}", new.display())),
                 false => make_file_system(order.id, &new),
             });
             if disk.exists() {

@@ -95,6 +95,9 @@ fn a_new_disk_is_cached_until_it_has_been_of_use_and_an_old_one_never_is() {
         twice(&node, id, &Action::Release { epoch: 1 });
         twice(&node, id, &Action::Hold(order.clone().into()));
         assert_eq!(is(), (true, false));
+        let left = fs::read_dir(node.layout.on_node(id)).unwrap().flatten().map(|entry| entry.file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("form")).collect();
+        assert!(left.is_empty(), "what was begun for a new disk is gone: {left:?}");
         twice(&node, id, &Action::Release { epoch: 1 });
     });
 }
