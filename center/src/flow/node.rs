@@ -14,9 +14,7 @@ use crate::store::Tx;
 
 /// The node that a client certificate speaks for. A forgotten node's is refused, and so is one that a newer one has replaced.
 pub fn identify(tx: &Tx, id: NodeId, certificate: &str) -> Result<Node, Fault> {
-    let node: Option<Node> = tx.get(&id)?;
-    let node =
-        node.ok_or_else(|| Fault::forbidden(format!("node {id} is not known here (any more); reinstall the machine")))?;
+    let node = known(tx, id)?;
     if node.certificate.as_deref() != Some(certificate) {
         let why = format!("this certificate of {} has been replaced by a newer one; only the newest is accepted", node.name);
         return Err(Fault::forbidden(why));
@@ -119,10 +117,10 @@ pub fn beat(tx: &Tx, world: &World, id: NodeId, said: &Heartbeat, now: Timestamp
     orders(tx, id)
 }
 
-/// The newest orders, while a heartbeat is held.
+/// The newest orders, while a heartbeat is held. Of the node's record alone: whoever is waited for waits for this.
 pub fn orders(tx: &Tx, id: NodeId) -> Result<Orders, Fault> {
-    let node = find(tx, id)?.node;
-    Ok(node.and_then(|node| node.orders).unwrap_or_else(|| Orders::none("")))
+    let node = known(tx, id)?;
+    Ok(node.orders.unwrap_or_else(|| Orders::none("")))
 }
 
 /// A node disconnects, and that is expected.
@@ -150,10 +148,12 @@ pub fn look_around(tx: &Tx, world: &World, now: Timestamp) -> Result<(), Fault> 
 }
 
 fn find(tx: &Tx, id: NodeId) -> Result<Whole, Fault> {
-    match tx.get::<Node>(&id)? {
-        Some(node) => Whole::of_node(tx, node),
-        None => Err(Fault::forbidden(format!("node {id} is not known here (any more); reinstall the machine"))),
-    }
+    Whole::of_node(tx, known(tx, id)?)
+}
+
+fn known(tx: &Tx, id: NodeId) -> Result<Node, Fault> {
+    let node: Option<Node> = tx.get(&id)?;
+    node.ok_or_else(|| Fault::forbidden(format!("node {id} is not known here (any more); reinstall the machine")))
 }
 
 fn is_due(stored: Option<Timestamp>, now: Timestamp) -> bool {
