@@ -151,7 +151,8 @@ fn find(tx: &Tx, id: NodeId) -> Result<Whole, Fault> {
     Whole::of_node(tx, known(tx, id)?)
 }
 
-fn known(tx: &Tx, id: NodeId) -> Result<Node, Fault> {
+/// Its record; refused where there is none, as after it was forgotten.
+pub fn known(tx: &Tx, id: NodeId) -> Result<Node, Fault> {
     let node: Option<Node> = tx.get(&id)?;
     node.ok_or_else(|| Fault::forbidden(format!("node {id} is not known here (any more); reinstall the machine")))
 }

@@ -12,8 +12,7 @@ use lodge_model::ids::{NodeId, TaskId};
 use super::{Certified, Drain, request, view};
 use crate::environments::reconcile;
 use crate::fault::Fault;
-use crate::flow::World;
-use crate::records::Node;
+use crate::flow::{World, node};
 use crate::store::Tx;
 
 /// Seconds of a deadline that are kept for clean stops of what could not be moved; the half of short deadlines.
@@ -21,7 +20,7 @@ const STOPS: u32 = 60;
 
 /// A machine goes down: drain it. Said again, it changes nothing but the cause and, to less, the time.
 pub fn leaving(tx: &Tx, world: &World, id: NodeId, said: &Leaving, now: Timestamp) -> Result<LeavingReply, Fault> {
-    let node = tx.get::<Node>(&id)?.ok_or_else(|| Fault::forbidden(format!("node {id} is not known here (any more)")))?;
+    let node = node::known(tx, id)?;
     let boot = node.registered.as_ref().map(|registered| registered.boot);
     if boot != Some(said.boot) {
         return Err(Fault::conflict(format!("{} is registered with another boot; register again", node.name)));
